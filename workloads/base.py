@@ -1,0 +1,155 @@
+"""What a workload is: fixed model, data, batch, evaluation, target and budget.
+
+A workload module (one file in this folder, or a user's own) defines `WORKLOADS`, a tuple of `Workload` objects; the
+registry finds them by scanning the folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Dtype = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The quality that ends the race."""
+
+    metric: str
+    """Name of a value returned by `Workload.evaluate`."""
+    value: float
+    mode: Literal["min", "max"] = "min"
+    provisional: bool = False
+    """True if nobody of ours has reached it with this code yet."""
+    source: str = ""
+
+    def reached_by(self, value: float) -> bool:
+        """Inclusive; NaN reaches nothing."""
+        return value <= self.value if self.mode == "min" else value >= self.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Both limits are enforced; the first one met ends the trial."""
+
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """Dtype of the weights (gradients have the same) and of the autocast region, if any."""
+
+    weights: Dtype = "fp32"
+    autocast: Dtype | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Sequences per optimizer step, their length in tokens, and how many go through the model at once."""
+
+    sequences: int
+    length: int
+    micro: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        return self.sequences * self.length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload(ABC):
+    """One fixed training problem. Everything here is independent of the submission."""
+
+    name: str
+    batch: Batch
+    budget: Budget
+    target: Target | None
+    evaluate_every: int
+    """Steps between two evaluations."""
+    hardware: str
+    """Class of machine for which budgets and times are meant: `cpu`, `gpu-24gb`, `gpu-80gb`, ..."""
+    precision: Precision = Precision()
+    variant_of: str | None = None
+    diverged_above: float = 20.0
+    """Training loss (nats per token) above which a trial has diverged."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass."""
+    devices: int = 1
+    """Processes that share each global batch, one device each."""
+    layerwise: bool = False
+    """Update each parameter as soon as its gradient is there and free the gradient; no accumulation and no clipping then."""
+    shard_state: bool = False
+    """Divide the optimizer's state over the devices, by matrix."""
+
+    @abstractmethod
+    def build(self, seed: int, device: torch.device | str) -> nn.Module:
+        """A freshly initialised model whose `forward(tokens_bt)` gives logits.
+
+        Modules that hold parameters carry `role` (see `submissions.base.named_roles`); `model.layers` is the `ModuleList` of
+        decoder layers. Works on the meta device.
+        """
+
+    @abstractmethod
+    def open_data(self) -> Data:
+        """The prepared data, mapped into memory.
+
+        Raises:
+            ValueError: it is missing, corrupt or changed; the message says which command prepares it.
+        """
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, int]:
+        """Sum of the losses over the batch's target tokens, in nats, and their number (a host integer)."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, data: Data, device: torch.device | str) -> dict[str, float]:
+        """Metrics on the fixed validation set, `target.metric` among them; independent of batch size and device count."""
+
+    def conclude(self, model: nn.Module, data: Data, device: torch.device | str) -> dict[str, float]:
+        """Metrics that are too dear for the evaluation grid: measured once, off the clock, when the trial has ended."""
+        return {}
+
+    @abstractmethod
+    def example(self, device: torch.device | str) -> Any:
+        """A micro-batch of the right shape without data, for memory prediction (`device` may be `meta`)."""
+
+    def adapted(self, changed: frozenset[str]) -> Workload:
+        """What follows from a user's changes of these fields (as typed: `data`, `batch.length`), such as a target that no longer holds."""
+        return self
+
+    def spec(self) -> dict[str, Any]:
+        """Plain data that identifies the workload; part of the trial's content hash."""
+        content = dataclasses.asdict(self)
+        if not self.shard_state:  # an identity from before state could be divided stays what it was
+            del content["shard_state"]
+        return {"class": type(self).__name__, **content}
+
+
+class Data(ABC):
+    """Prepared training data, addressed by step."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """`name`, `sha256`, `tokenizer`, `layout`: what the record keeps."""
+
+    @abstractmethod
+    def micro_batches(
+        self, seed: int, step: int, batch: Batch, device: torch.device | str, *, rank: int = 0, world: int = 1
+    ) -> Iterator[Any]:
+        """This rank's share of the global batch of `step` (1-based), micro-batch by micro-batch.
+
+        The global batch is a function of (seed, step) alone.
+        """
+
+    @abstractmethod
+    def target_tokens(self, seed: int, step: int, batch: Batch) -> int:
+        """Number of loss-bearing tokens in the global batch of `step`: the denominator of its mean loss."""

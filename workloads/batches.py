@@ -1,0 +1,161 @@
+"""Token batches addressed by step: what a step reads depends on (seed, step) alone.
+
+Within an epoch every sequence is read once, in an order that is computed (a keyed permutation), not stored.
+Shape legend: b sequences, t positions; rows hold t + 1 tokens, and -1 where there is none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workloads.base import Batch, Data
+from workloads.shards import Meta, Split, map_shards
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Int = NDArray[np.int64]
+IGNORED = -100
+"""Target of a position that bears no loss: the default of torch's cross entropy."""
+
+
+class Tokens(NamedTuple):
+    """A micro-batch."""
+
+    inputs_bt: Tensor
+    targets_bt: Tensor
+    target_count: int
+    """Targets that bear a loss."""
+
+
+class Rows:
+    """The sequences of one split. Packed: t + 1 tokens of the stream, t apart. Padded: a document, cut at t."""
+
+    def __init__(self, folder: Path, meta: Meta, split: Split, length: int) -> None:
+        self.length, self.eos = length, meta.tokenizer["eos"]
+        self._tokens, self._ends = map_shards(folder, meta, split)
+        padded = meta.layout == "padded"
+        sizes = [len(ends) for ends in self._ends] if padded else [max(0, (len(ids) - 1) // length) for ids in self._tokens]
+        self._first = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        """Number of each shard's first row."""
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def counts(self, rows: Int) -> Int:
+        """Loss-bearing targets of each row."""
+        if not self._ends:
+            return np.full(len(rows), self.length, dtype=np.int64)
+        sizes = [end - start for _, start, end in self._places(rows)]
+        return np.minimum(np.array(sizes, dtype=np.int64), self.length) - 1
+
+    def read(self, rows: Int) -> Int:
+        """(b, t + 1) tokens."""
+        out = np.full((len(rows), self.length + 1), -1, dtype=np.int64)
+        for row, (shard, start, end) in enumerate(self._places(rows)):
+            size = min(end - start, self.length + (not self._ends))
+            out[row, :size] = self._tokens[shard][start : start + size]
+            if end - start > size:  # a document that is cut still ends with eos, as T5's tokenizer has it
+                out[row, size - 1] = self.eos
+        return out
+
+    def _places(self, rows: Int) -> Iterator[tuple[int, int, int]]:
+        """(shard, start, end) of each row."""
+        shards = np.searchsorted(self._first, rows, side="right") - 1
+        for shard, local in zip(shards.tolist(), (rows - self._first[shards]).tolist(), strict=True):
+            if self._ends:
+                ends = self._ends[shard]
+                yield shard, int(ends[local - 1]) if local else 0, int(ends[local])
+            else:
+                yield shard, local * self.length, (local + 1) * self.length + 1
+
+
+class TokenData(Data):
+    """Prepared tokens, read as sequences of `length`."""
+
+    def __init__(self, folder: Path, meta: Meta, length: int) -> None:
+        self.meta = meta
+        self.train, self.validation = Rows(folder, meta, "train", length), Rows(folder, meta, "validation", length)
+        for split, rows in (("training", self.train), ("validation", self.validation)):
+            if not len(rows):
+                raise ValueError(
+                    f"data {meta.name!r} in {folder} hold no {split} sequence of {length} tokens: use a smaller length, or more text"
+                )
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "name": self.meta.name,
+            "sha256": self.meta.sha256,
+            "tokenizer": self.meta.tokenizer["name"],
+            "layout": self.meta.layout,
+            "sequences": len(self.train),
+        }
+
+    def micro_batches(
+        self, seed: int, step: int, batch: Batch, device: torch.device | str, *, rank: int = 0, world: int = 1
+    ) -> Iterator[Tokens]:
+        share, rest = divmod(batch.sequences, world)
+        if rest:
+            raise ValueError(f"{batch.sequences} sequences per step cannot be shared by {world} devices: use a number that divides them")
+        rows = self.rows(seed, step, batch)[rank * share : (rank + 1) * share]
+        micro = batch.micro or share
+        for start in range(0, share, micro):
+            yield to_batch(self.train.read(rows[start : start + micro]), device)
+
+    def target_tokens(self, seed: int, step: int, batch: Batch) -> int:
+        return int(self.train.counts(self.rows(seed, step, batch)).sum())
+
+    def rows(self, seed: int, step: int, batch: Batch) -> Int:
+        """Numbers of the training sequences of `step` (from 1)."""
+        count = len(self.train)
+        places = np.arange((step - 1) * batch.sequences, step * batch.sequences, dtype=np.int64)
+        epochs = places // count
+        return np.concatenate([shuffled(places[epochs == epoch] % count, count, f"{seed} order {epoch}") for epoch in np.unique(epochs)])
+
+    def validation_rows(self, tokens: int) -> tuple[Int, int]:
+        """The first validation sequences that hold `tokens` loss-bearing tokens (or all there are), and how many they hold."""
+        most = np.arange(min(len(self.validation), tokens), dtype=np.int64)
+        reached = np.cumsum(self.validation.counts(most))
+        enough = min(int(np.searchsorted(reached, tokens)) + 1, len(most))
+        return most[:enough], int(reached[enough - 1])
+
+
+def to_batch(rows: Int, device: torch.device | str) -> Tokens:
+    """Inputs and next-token targets of `rows` (b, t + 1) on the device."""
+    import torch
+
+    inputs, targets = np.maximum(rows[:, :-1], 0), np.where(rows[:, 1:] < 0, IGNORED, rows[:, 1:])
+    pair = torch.from_numpy(np.stack([inputs, targets]))
+    if torch.device(device).type == "cuda":
+        pair = pair.pin_memory().to(device, non_blocking=True)
+    return Tokens(pair[0], pair[1], int((rows[:, 1:] >= 0).sum()))
+
+
+def shuffled(places: Int, count: int, key: str) -> Int:
+    """Where a permutation of range(count), chosen by `key`, sends each place.
+
+    A Feistel network on the next even power of two, walked until it lands inside: a bijection in constant memory.
+    """
+    half = max(1, (max(count - 1, 1).bit_length() + 1) // 2)
+    keys = np.frombuffer(hashlib.shake_256(key.encode()).digest(48), dtype="<u8")
+    mask = np.uint64(2**half - 1)
+    out = _feistel(places.astype(np.uint64), keys, half, mask)
+    while (outside := out >= count).any():
+        out[outside] = _feistel(out[outside], keys, half, mask)
+    return out.astype(np.int64)
+
+
+def _feistel(values: NDArray[np.uint64], keys: NDArray[np.uint64], half: int, mask: np.uint64) -> NDArray[np.uint64]:
+    left, right = values >> np.uint64(half), values & mask
+    for key in keys:
+        mixed = (right ^ key) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+        left, right = right, left ^ ((mixed >> np.uint64(32)) & mask)
+    return (left << np.uint64(half)) | right
