@@ -1,0 +1,166 @@
+"""Adam for whole parameters: the baselines' optimizer, and what a matrix rule leaves to it (embedding, head, norms).
+
+torch's fused kernels do the work wherever weights and state share a dtype; `ElementwiseAdam` is the plain definition, which serves
+the other cases and against which the fused ones are tested.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from submissions import linalg
+from submissions.base import MatrixSubmission, Probes, State, StateDtype, named_roles
+from submissions.engine import MatrixOptimizer, Named
+
+Decay = Literal["after", "before", "coupled"]
+FUSED_DTYPE = {torch.float64: "fp32", torch.float32: "fp32", torch.bfloat16: "bf16"}
+
+
+class FamilyAdam(torch.optim.AdamW):
+    """torch's fused AdamW with the GaLore family's two habits: eps beside the raw sqrt(v), weight decay after the step.
+
+    lr sqrt(1-b2^t)/(1-b1^t) m/(sqrt(v)+eps) is torch's step with eps / sqrt(1-b2^t). Source: transformers' former AdamW class, from
+    which the released GaLore, Fira and APOLLO optimizers descend.
+    """
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float
+    ) -> None:
+        super().__init__(parameters, lr=lr, betas=betas, eps=eps, weight_decay=0.0, fused=True)
+        self.param_groups[0].update(t=0, raw_eps=eps, decay_after=weight_decay)
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure: the runner owns the backward pass
+        self.advance()
+        self.apply()
+
+    def advance(self) -> None:
+        """Begins the next update."""
+        group = self.param_groups[0]
+        group["t"] += 1
+        group["eps"] = group["raw_eps"] / math.sqrt(1 - group["betas"][1] ** group["t"])
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """The current update of the parameters that have a gradient."""
+        super().step()
+        group = self.param_groups[0]
+        if group["decay_after"]:
+            updated = [parameter for parameter in group["params"] if parameter.grad is not None]
+            torch._foreach_add_(updated, updated, alpha=-group["lr"] * group["decay_after"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ElementwiseAdam(MatrixSubmission):
+    """Adam as a rule of the engine, for parameters of any shape and any dtype of state."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    raw_eps: bool = False
+    """eps stands beside sqrt(v) before bias correction (GaLore family) instead of after it (torch)."""
+
+    wide: ClassVar[bool] = False
+
+    def init(self, W_bmn: Tensor) -> State:
+        dtype = linalg.arithmetic(W_bmn.dtype)
+        return {"m": torch.zeros_like(W_bmn, dtype=dtype), "v": torch.zeros_like(W_bmn, dtype=dtype)}
+
+    def update(self, G_bmn: Tensor, state: State, t: int) -> tuple[Tensor, Probes]:
+        eps = self.eps if self.raw_eps else self.eps * math.sqrt(1 - self.betas[1] ** t)
+        psi_bmn = linalg.adam(G_bmn, state["m"], state["v"], self.betas, eps)
+        return psi_bmn.mul_(linalg.bias_correction(t, self.betas)), {}
+
+
+class _Coupled(ElementwiseAdam):
+    decay: ClassVar[Decay] = "coupled"
+
+
+class _Before(ElementwiseAdam):
+    decay: ClassVar[Decay] = "before"
+
+
+def adam(
+    members: Sequence[Named],
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    decay: Decay,
+    state_dtype: StateDtype = "fp32",
+    seed: int = 0,
+) -> Optimizer:
+    """An Adam that owns `members`; `decay` = after also means the family's place of eps (see `FamilyAdam`)."""
+    parameters = [member.parameter for member in members]
+    if all(FUSED_DTYPE.get(parameter.dtype) == state_dtype for parameter in parameters):
+        if decay == "after":
+            return FamilyAdam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        fused = torch.optim.Adam if decay == "coupled" else torch.optim.AdamW
+        return fused(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+    kind = {"after": ElementwiseAdam, "before": _Before, "coupled": _Coupled}[decay]
+    rule = kind(betas=betas, eps=eps, raw_eps=decay == "after", weight_decay=weight_decay, state_dtype=state_dtype)
+    return MatrixOptimizer(rule, members, lr=lr, seed=seed)
+
+
+def beside(rule: MatrixSubmission, model: nn.Module, seed: int, *, vectors: bool = False) -> list[Optimizer]:
+    """The rule's optimizer for the matrices of its roles, their vectors too if it can, and Adam for everything else.
+
+    Raises:
+        ValueError: no matrix of the model has one of the roles.
+    """
+    matrices, rest = split(model, rule.matrices, vectors=vectors)
+    found: list[Optimizer] = [MatrixOptimizer(rule, matrices, lr=rule.lr, seed=seed)]
+    if rest:
+        decay: Decay = "after" if rule.decay == "after" else "before"
+        lr = rule.dense_lr or rule.lr
+        found.append(
+            adam(
+                rest,
+                lr=lr,
+                betas=rule.dense_betas,
+                eps=rule.dense_eps,
+                weight_decay=rule.weight_decay,
+                decay=decay,
+                state_dtype=rule.state_dtype,
+                seed=seed,
+            )
+        )
+    return found
+
+
+def split(model: nn.Module, roles: tuple[str, ...], *, vectors: bool = False) -> tuple[list[Named], list[Named]]:
+    """The trainable matrices (or `vectors`) of these roles, and all other trainable parameters.
+
+    Raises:
+        ValueError: no matrix of the model has one of the roles.
+    """
+    matrices: list[Named] = []
+    rest: list[Named] = []
+    present: set[str] = set()
+    for name, role, parameter in named_roles(model):
+        present.add(role)
+        (matrices if covers(roles, role) and (vectors or parameter.ndim == 2) else rest).append(Named(name, parameter))
+    if not matrices:
+        raise ValueError(f"matrices = {roles!r}: the model has no trainable matrix of these roles; it has {', '.join(sorted(present))}")
+    return matrices, rest
+
+
+def covers(roles: tuple[str, ...], role: str) -> bool:
+    """Whether a role is one of these or lies inside one, as a factor `attn.q.lora_a` lies inside `attn.q`."""
+    return any(role == one or role.startswith(f"{one}.") for one in roles)
+
+
+class ExactState(Optimizer):
+    """An optimizer whose loaded state keeps its dtypes; torch's own loading rounds it to the dtype of the parameters."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
+            for parameter, number in zip(group["params"], saved["params"], strict=True):
+                self.state[parameter] = {key: value.to(parameter.device) for key, value in state_dict["state"][number].items()}
