@@ -1,0 +1,94 @@
+"""Predicted peak memory of 7B pre-training, batch 1 to 16 at 256 tokens, per submission: nothing is trained, no GPU is needed.
+
+    python tests/benchmarks/bench_memory.py [--batches 1 2 4 8 16]
+
+Updates run inside the backward pass, layers are recomputed, and the logits of 2048 tokens are alive at a time; weights are bf16. Writes
+results/performance/memory_7b.csv and .md. The same count, taken live on a CPU, is held to the prediction in the tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import sys
+
+from measured import FOLDER
+
+from runner import allocation, catalog
+from submissions.adam import Adam
+from submissions.adam8bit import Adam8bit
+from submissions.apollo import Apollo
+from submissions.apollo_mini import ApolloMini
+from submissions.base import Submission
+from submissions.fira import Fira
+from submissions.galore import Galore
+from submissions.galore8bit import Galore8bit
+from submissions.sgd import Sgd
+
+RANK, SLIM = 1024, 256
+SETTINGS: dict[str, Submission] = {
+    "adam, bf16 state": Adam(state_dtype="bf16"),
+    "adam8bit": Adam8bit(),
+    "galore r1024, fp32 state": Galore(rank=RANK),
+    "galore r1024, bf16 state": Galore(rank=RANK, state_dtype="bf16_stochastic"),
+    "galore8bit r1024": Galore8bit(rank=RANK),
+    "fira r1024, bf16 state": Fira(rank=RANK, state_dtype="bf16_stochastic"),
+    "fira r256, bf16 state": Fira(rank=SLIM, state_dtype="bf16_stochastic"),
+    "apollo r256, bf16 state, seed only": Apollo(rank=SLIM, store=False, state_dtype="bf16_stochastic"),
+    "apollo_mini, bf16 state": ApolloMini(state_dtype="bf16_stochastic"),
+    "sgd": Sgd(),
+}
+GIB = 2**30
+
+
+def needed(submission: Submission, sequences: int) -> int:
+    """Bytes at the peak."""
+    slim = {"layerwise": True, "checkpointing": True, "loss_chunk": 2048, "batch.sequences": sequences, "batch.micro": None}
+    return allocation.peak(dataclasses.replace(submission, clip=None), catalog.workload("llama_7b", slim))
+
+
+Table = dict[tuple[str, int], int]
+"""Predicted bytes by (setting, batch)."""
+
+
+def known() -> Table:
+    """What earlier runs have written."""
+    path = FOLDER / "memory_7b.csv"
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as stream:
+        return {(row["submission"], int(row["batch"])): int(row["predicted_peak_bytes"]) for row in csv.DictReader(stream)}
+
+
+def write(found: Table) -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    names = [name for name in SETTINGS if any(key[0] == name for key in found)]
+    batches = sorted({batch for _, batch in found})
+    with (FOLDER / "memory_7b.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["submission", "batch", "length", "predicted_peak_bytes"])
+        writer.writerows([name, batch, 256, found[name, batch]] for name in names for batch in batches if (name, batch) in found)
+    lines = ["| submission | " + " | ".join(f"batch {batch}" for batch in batches) + " |", "|---" * (len(batches) + 1) + "|"]
+    for name in names:
+        cells = (f"{found[name, batch] / GIB:.2f}" if (name, batch) in found else "" for batch in batches)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    note = "Predicted peak of LLaMA-7B pre-training at 256 tokens, GiB; **not yet measured on a GPU** (`tests/benchmarks/bench_memory.py`)."
+    (FOLDER / "memory_7b.md").write_text("\n".join([note, "", *lines, ""]), encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16])
+    parser.add_argument("--only", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="settings to predict; other rows stay")
+    options = parser.parse_args()
+    for name in options.only:
+        for batch in options.batches:
+            size = needed(SETTINGS[name], batch)
+            write(known() | {(name, batch): size})
+            print(f"{name}, batch {batch}: {size / GIB:.2f} GiB", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

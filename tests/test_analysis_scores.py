@@ -1,0 +1,363 @@
+"""Scores on hand-made tables with known answers, and properties that hold for any table."""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis import bootstrap, power, profiles, scores, times
+
+INF = float("inf")
+
+
+def _studies(cells: dict[tuple[str, str], list[float]], *, labels: bool = True, bases: dict[str, str] | None = None) -> pd.DataFrame:
+    rows = [
+        {
+            "submission": s,
+            "workload": w,
+            "study": str(k),
+            "base_workload": (bases or {}).get(w),
+            "time": t,
+            "label": str(k) if labels else None,
+        }
+        for (s, w), values in cells.items()
+        for k, t in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _table(matrix: list[list[float]]) -> pd.DataFrame:
+    return _studies({(f"s{i}", f"w{j}"): [t] for i, row in enumerate(matrix) for j, t in enumerate(row)})
+
+
+def _score(studies: pd.DataFrame, **options: Any) -> dict[str, float]:
+    board = scores.leaderboard(studies, draws=0, **options)
+    return dict(zip(board["submission"], board["score"], strict=True))
+
+
+def _trials(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows)
+    defaults = {
+        "trial": [str(k) for k in range(len(table))], "workload": "w", "submission": "s", "base_workload": None, "seed": 0,
+        "ruleset": "external", "tuning_study": 0, "fingerprint": "f", "reached_seconds": np.nan, "reached_step": np.nan,
+        "bytes_peak": np.nan,
+    }  # fmt: skip
+    for name, value in defaults.items():
+        if name not in table:
+            table[name] = value
+    return table
+
+
+def test_a_table_with_a_known_answer() -> None:
+    # ratios: a 1, 2, inf; b 2, 1, 1; c 5, 1.5, inf
+    answer = _score(_table([[10, 20, INF], [20, 10, 30], [50, 15, INF]]))
+    assert answer["s0"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert answer["s1"] == pytest.approx((2 / 3 + 1 + 1) / 3)
+    assert answer["s2"] == pytest.approx((0 + 2.5 / 3 + 0) / 3)
+
+
+def test_r_max_is_inclusive_and_changes_the_score() -> None:
+    table = _table([[10], [20], [30], [40], [80]])
+    assert list(_score(table).values()) == pytest.approx([1, 2 / 3, 1 / 3, 0, 0])
+    assert list(_score(table, r_max=2).values()) == pytest.approx([1, 0, 0, 0, 0])
+    with pytest.raises(ValueError, match="r_max = 1: expected a ratio above 1"):
+        _score(table, r_max=1)
+
+
+def test_external_tuning_takes_the_fastest_trial_of_a_study_and_the_median_of_studies() -> None:
+    seconds = {0: [5, 3], 1: [np.nan, 9], 2: [4, np.nan]}
+    rows = [
+        {"tuning_study": study, "seed": 10 * study + k, "hp.lr": 0.1 * k, "reached_seconds": t}
+        for study, values in seconds.items()
+        for k, t in enumerate(values)
+    ]
+    studies = times.studies(times.runs(_trials(rows)))
+    assert studies["time"].tolist() == [3, 9, 4]
+    assert studies["label"].tolist() == ["0,1", "10,11", "20,21"]
+    cell = times.to_target(studies).iloc[0]
+    assert (cell["time"], cell["studies"], cell["solved"]) == (4, 3, 3)
+
+
+def test_seeds_of_one_point_are_repetitions_and_not_chosen_among() -> None:
+    rows = [{"seed": seed, "hp.lr": 0.1, "reached_seconds": t} for seed, t in enumerate([3.0, 5.0, 7.0])]
+    assert times.to_target(times.studies(times.runs(_trials(rows))))["time"].item() == 5
+
+
+def test_self_tuning_takes_every_trial_and_half_of_missed_studies_is_a_miss() -> None:
+    rows = [{"seed": k, "tuning_study": 0, "ruleset": "self", "reached_seconds": t} for k, t in enumerate([3.0, np.nan, 7.0, np.nan])]
+    studies = times.studies(times.runs(_trials(rows)))
+    assert len(studies) == 4
+    assert times.to_target(studies)["time"].item() == INF
+    mixed = _trials([{**row, "hp.lr": 0.1 * (k % 2)} for k, row in enumerate(rows)])
+    assert "self-tuning allows one setting, but 2 were run" in times.repeated(mixed)[0]
+
+
+def test_machines_are_ranked_apart_but_steps_together() -> None:
+    trials = _trials([{"fingerprint": name, "reached_seconds": 1.0, "reached_step": 5} for name in ("a", "b", None)])
+    assert [fingerprint for _, fingerprint, _ in times.groups(trials)] == ["a", "b", "unknown"]
+    ((_, fingerprint, part),) = times.groups(trials, measure="steps")
+    assert (fingerprint, len(part)) == ("", 3)
+    assert times.runs(part, measure="steps")["time"].tolist() == [5, 5, 5]
+
+
+def test_missing_cells_and_unsolved_workloads_are_zero_and_said() -> None:
+    table = _studies({("a", "x"): [1.0], ("b", "x"): [2.0], ("a", "y"): [1.0], ("a", "z"): [INF], ("b", "z"): [INF]})
+    board = scores.leaderboard(table, draws=0)
+    assert dict(zip(board["submission"], board["score"], strict=True)) == pytest.approx({"a": 2 / 3, "b": 2 / 9})
+    notes = "\n".join(board.attrs["notes"])
+    assert "b: no trial on y, counts as unsolved" in notes
+    assert "nobody solved z: adds 0 to every score" in notes
+
+
+def test_a_subset_is_scored_and_said() -> None:
+    table = _table([[10, 20, 40], [20, 10, 10]])
+    board = scores.leaderboard(table, workloads=["w0"], draws=0)
+    assert board["score"].tolist() == pytest.approx([1, 2 / 3])
+    assert "scored on a subset, 1 of 3 workloads; left out: w1, w2" in board.attrs["notes"]
+    absent = scores.leaderboard(table, workloads=["w0", "nowhere"], draws=0)
+    assert absent["score"].tolist() == pytest.approx([1 / 2, 1 / 3])
+    assert "no trial of anybody on nowhere: counts as unsolved, for all" in absent.attrs["notes"]
+
+
+def test_one_submission_one_seed_and_zero_reached_have_clear_outcomes() -> None:
+    board = scores.leaderboard(_table([[INF, INF]]))
+    notes = "\n".join(board.attrs["notes"])
+    assert board["score"].tolist() == [0]
+    assert board[["low", "high"]].isna().all(axis=None)
+    assert "no target was reached, so every score is 0" in notes
+    assert "one submission only" in notes
+    assert "no intervals: every submission ran one study (seed) per workload" in notes
+    with pytest.raises(ValueError, match="nothing to score"):
+        scores.leaderboard(_table([[1.0]]).iloc[:0])
+
+
+def test_no_interval_for_the_submission_that_ran_once() -> None:
+    table = _studies({("a", "x"): [1.0, 1.5, 2.0], ("b", "x"): [1.2]})
+    board = scores.leaderboard(table)
+    known = board.set_index("submission")[["low", "high"]].notna()
+    assert known.loc["a"].all()
+    assert not known.loc["b"].any()
+    assert "1 of 2 cells rest on one study" in "\n".join(board.attrs["notes"])
+
+
+def _held_out(cells: dict[tuple[str, str], float]) -> dict[str, float]:
+    return _score(_studies({key: [t] for key, t in cells.items()}, bases={"base_v": "base"}))
+
+
+def test_a_miss_on_the_variant_makes_the_base_infinite_and_moves_the_fastest() -> None:
+    cells = {("a", "base"): 10, ("b", "base"): 20, ("c", "base"): 30, ("a", "base_v"): INF, ("b", "base_v"): 5, ("c", "base_v"): 6}
+    assert _held_out(cells) == pytest.approx({"a": 0, "b": 1, "c": 2.5 / 3})
+
+
+def test_more_than_r_max_times_the_fastest_variant_disqualifies_and_equal_does_not() -> None:
+    cells = {("a", "base"): 10.0, ("b", "base"): 10.0, ("a", "base_v"): 5.0, ("b", "base_v"): 20.0}
+    assert _held_out(cells) == pytest.approx({"a": 1, "b": 1})
+    assert _held_out(cells | {("b", "base_v"): 20.1}) == pytest.approx({"a": 1, "b": 0})
+
+
+def test_the_fastest_on_a_variant_is_sought_among_those_who_solved_the_base() -> None:
+    cells = {("a", "base"): INF, ("b", "base"): 10.0, ("a", "base_v"): 1.0, ("b", "base_v"): 20.0}
+    assert _held_out(cells) == pytest.approx({"a": 0, "b": 1})
+
+
+def test_variants_do_not_enter_the_profile_and_a_missing_one_is_a_miss() -> None:
+    cells = {("a", "base"): 10.0, ("b", "base"): 10.0, ("a", "base_v"): 5.0}
+    table = _studies({key: [t] for key, t in cells.items()}, bases={"base_v": "base"})
+    board = scores.leaderboard(table, draws=0)
+    assert dict(zip(board["submission"], board["score"], strict=True)) == {"a": 1, "b": 0}
+    assert (board["workloads"] == 1).all()
+    assert "b: no trial on base_v, counts as unsolved" in board.attrs["notes"]
+
+
+def test_trapezoid_is_close_to_exact_and_reproduces_algoperfs_grid() -> None:
+    rng = np.random.default_rng(0)
+    ratio = profiles.ratios(rng.uniform(1, 6, (7, 8)))
+    exact, grid = profiles.integral(ratio), profiles.trapezoid(ratio)
+    assert np.abs(exact - grid).max() < 0.0051
+    taus = np.linspace(1, 4, 100)
+    by_hand = [np.trapezoid([(row <= tau).mean() for tau in taus], taus) / 3 for row in ratio]
+    assert grid == pytest.approx(by_hand)
+
+
+def test_the_profile_integrates_to_the_score() -> None:
+    table = _table([[10, 20, INF], [20, 10, 30], [50, 15, INF]])
+    profile = profiles.profile(scores.ratios(table))
+    for submission, part in profile.groupby("submission"):
+        steps = np.diff(part["tau"]) * part["fraction"].to_numpy()[:-1]
+        assert steps.sum() / 3 == pytest.approx(_score(table)[str(submission)])
+        assert part["fraction"].is_monotonic_increasing
+
+
+def test_speedups_are_geometric_means_over_shared_workloads() -> None:
+    board = scores.leaderboard(_table([[10, 20, 5], [20, 160, INF]]), reference="s1", draws=0).set_index("submission")
+    assert board.loc["s0", "speedup"] == pytest.approx(4)
+    assert board.loc["s0", "speedup_over"] == 2
+    assert board.loc["s1", "speedup"] == pytest.approx(1)
+    with pytest.raises(ValueError, match="reference 'adam': expected one of the submissions s0, s1"):
+        scores.leaderboard(_table([[1.0], [2.0]]), reference="adam")
+
+
+def test_shared_seeds_are_drawn_in_pairs() -> None:
+    # b is always exactly twice a: with shared seeds its ratio does not vary at all
+    rng = np.random.default_rng(0)
+    a = rng.uniform(1, 10, 9).tolist()
+    cells = {("a", "x"): a, ("b", "x"): [2 * t for t in a]}
+    paired = scores.leaderboard(_studies(cells)).set_index("submission")
+    apart = scores.leaderboard(_studies(cells, labels=False)).set_index("submission")
+    assert paired.loc["b", "low"] == pytest.approx(paired.loc["b", "high"]) == pytest.approx(2 / 3)
+    assert apart.loc["b", "high"] - apart.loc["b", "low"] > 0.1
+    assert paired["tie_group"].tolist() == [1, 2]
+    assert apart["tie_group"].tolist() == [1, 1]
+    assert paired["p_first"].tolist() == [1, 0]
+
+
+def test_resampled_medians_have_the_bootstrap_distribution() -> None:
+    values = [1.0, 2.0, 4.0]
+    drawn = bootstrap.medians(_studies({("a", "x"): values}), ["a"], ["x"], draws=20_000)[:, 0, 0]
+    exact = pd.Series([np.median(choice) for choice in itertools.product(values, repeat=3)]).value_counts(normalize=True)
+    assert pd.Series(drawn).value_counts(normalize=True).sort_index().to_numpy() == pytest.approx(exact.sort_index().to_numpy(), abs=0.01)
+
+
+def test_ranks_ties_and_first_by_hand() -> None:
+    draws = np.array([[0.9, 0.5, 0.5], [0.9, 0.9, 0.1]])
+    assert bootstrap.ranks(draws).tolist() == [[1, 2, 2], [1, 1, 3]]
+    assert bootstrap.first(draws).tolist() == [0.75, 0.25, 0]
+    assert bootstrap.tie_groups(draws, np.array([0, 1, 2])).tolist() == [1, 1, 2]
+
+
+def test_an_interval_of_infinite_draws_is_infinite_and_not_nan() -> None:
+    low, high = bootstrap.interval(np.array([[1.0], [2.0], [INF], [INF]]))
+    assert (low[0], high[0]) == (1.0, INF)
+
+
+def test_power_falls_with_spread_and_pairs_need_few_seeds() -> None:
+    rng = np.random.default_rng(1)
+    common = rng.uniform(10, 14, 6)
+    cells = {("a", "x"): common.tolist(), ("b", "x"): (common * rng.uniform(1.05, 1.2, 6)).tolist()}
+    paired, apart = (power.seeds(_studies(cells, labels=labels)) for labels in (True, False))
+    assert paired["needed"].item() < apart["needed"].item()
+    assert paired["studies"].item() == 6
+    assert power.line(apart) == [] if apart["apart"].item() else "to tell a from b: about" in power.line(apart)[0]
+    alone = power.seeds(_studies({("a", "x"): [1.0, 2.0]}))
+    assert len(alone) == 0
+    assert power.line(alone) == []
+    single = power.seeds(_table([[1.0], [2.0]]))
+    assert single[["low", "high", "needed"]].isna().all(axis=None)
+    assert not single["apart"].item()
+
+
+seconds = st.one_of(st.floats(1e-3, 1e6), st.just(INF))
+matrices = st.integers(1, 5).flatmap(lambda w: st.lists(st.lists(seconds, min_size=w, max_size=w), min_size=1, max_size=5))
+
+
+@settings(max_examples=25, deadline=None)
+@given(matrices)
+def test_scores_lie_in_the_unit_interval_and_do_not_depend_on_order_or_unit(matrix: list[list[float]]) -> None:
+    table = _table(matrix)
+    answer = _score(table)
+    assert all(0 <= value <= 1 for value in answer.values())
+    assert _score(table.sample(frac=1, random_state=1)) == answer
+    assert _score(table.assign(time=table["time"] * 1024)) == answer
+    assert _score(table.assign(time=table["time"] / 3600)) == pytest.approx(answer)
+
+
+@settings(max_examples=25, deadline=None)
+@given(matrices)
+def test_the_fastest_everywhere_scores_one(matrix: list[list[float]]) -> None:
+    best = [min((t for t in column if t < INF), default=1.0) for column in zip(*matrix, strict=True)]
+    assert _score(_table([*matrix, best]))[f"s{len(matrix)}"] == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(matrices, st.data())
+def test_a_longer_time_never_helps_its_submission_nor_hurts_another(matrix: list[list[float]], data: st.DataObject) -> None:
+    row, column = data.draw(st.integers(0, len(matrix) - 1)), data.draw(st.integers(0, len(matrix[0]) - 1))
+    worse = [list(times) for times in matrix]
+    worse[row][column] *= data.draw(st.one_of(st.floats(1, 10), st.just(INF)))
+    before, after = _score(_table(matrix)), _score(_table(worse))
+    for name in before:
+        if name == f"s{row}":
+            assert after[name] <= before[name] + 1e-12
+        else:
+            assert after[name] >= before[name] - 1e-12
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**31), st.permutations(range(12)))
+def test_intervals_hold_the_score_and_do_not_depend_on_the_order_of_rows(seed: int, order: list[int]) -> None:
+    values = np.random.default_rng(seed).lognormal(size=12)
+    cells = {(s, w): values[3 * k : 3 * k + 3].tolist() for k, (s, w) in enumerate(itertools.product("ab", "xy"))}
+    table = _studies(cells)
+    board = scores.leaderboard(table, draws=100)
+    assert ((board["low"] <= board["score"]) & (board["score"] <= board["high"])).all()
+    assert board["p_first"].sum() == pytest.approx(1)
+    pd.testing.assert_frame_equal(scores.leaderboard(table.iloc[order], draws=100), board)
+
+
+def test_a_variant_finds_its_base_whatever_both_were_overridden_with() -> None:
+    names = {"nano[steps=40,target=2.9]": None, "nano_gelu[steps=40,target=3.0]": "nano", "nano_wide": "nano", "micro_gelu": "micro"}
+    cells = {(submission, name): [1.0 if name != "nano_wide" else 9.0] for submission in "ab" for name in names}
+    cells[("b", "nano_gelu[steps=40,target=3.0]")] = [INF]
+    table = _studies(cells, bases={name: base for name, base in names.items() if base})
+    assert scores.variants_of(table) == [("nano_gelu[steps=40,target=3.0]", "nano[steps=40,target=2.9]")]
+    board = scores.leaderboard(table, draws=0).set_index("submission")
+    assert board.loc["b", "score"] == pytest.approx(2 / 3), "the miss on the variant disqualifies on its base"
+    assert any("micro_gelu is a held-out variant of micro, which nobody ran in this form" in note for note in board_notes(table))
+
+
+def board_notes(table: pd.DataFrame) -> list[str]:
+    notes: list[str] = scores.leaderboard(table, draws=0).attrs["notes"]
+    return notes
+
+
+def _slow_score(matrix: list[list[float]], r_max: float) -> list[float]:
+    """The integral of each profile as the sum of rectangles between its jumps, in exact fractions and without arrays."""
+    fastest = [min(row[w] for row in matrix) for w in range(len(matrix[0]))]
+    limit = Fraction(r_max)
+    areas = []
+    for row in matrix:
+        found = [Fraction(t) / Fraction(best) for t, best in zip(row, fastest, strict=True) if t < INF]
+        jumps = sorted({Fraction(1), limit, *(ratio for ratio in found if ratio < limit)})
+        rectangles = [(right - left) * sum(ratio <= left for ratio in found) for left, right in itertools.pairwise(jumps)]
+        areas.append(float(sum(rectangles) / (limit - 1) / len(row)))
+    return areas
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(1, 6).flatmap(
+        lambda w: st.lists(
+            st.lists(st.one_of(st.floats(0.5, 5), st.floats(1e-3, 1e6), st.just(INF)), min_size=w, max_size=w), min_size=1, max_size=6
+        )
+    ),
+    st.sampled_from([1.5, 2.0, 4.0, 10.0]),
+)
+def test_the_closed_form_is_the_area_under_the_profile(matrix: list[list[float]], r_max: float) -> None:
+    expected = {f"s{i}": area for i, area in enumerate(_slow_score(matrix, r_max))}
+    assert _score(_table(matrix), r_max=r_max) == pytest.approx(expected, abs=1e-9)
+
+
+def _slow_qualified(matrix: list[list[float]], r_max: float) -> list[list[float]]:
+    """AlgoPerf's rule for the first column as base and the second as its variant, read off the text of the rule."""
+    solved = [row[0] < INF for row in matrix]
+    near = [row[0] <= r_max * min(row[0] for row in matrix) for row in matrix]
+    fastest = min((row[1] for row, good in zip(matrix, solved, strict=True) if good), default=INF)
+    kept = [row[0] < INF and close and row[1] < INF and row[1] <= r_max * fastest for row, close in zip(matrix, near, strict=True)]
+    return [[row[0] if good else INF, *row[2:]] for row, good in zip(matrix, kept, strict=True)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.one_of(st.floats(0.5, 8), st.just(INF)), min_size=3, max_size=3), min_size=2, max_size=5))
+def test_scores_after_a_variant_are_those_of_the_rule_in_words(matrix: list[list[float]]) -> None:
+    table = _studies(
+        {(f"s{i}", name): [t] for i, row in enumerate(matrix) for name, t in zip(("w0", "v", "w2"), row, strict=True)}, bases={"v": "w0"}
+    )
+    expected = {f"s{i}": area for i, area in enumerate(_slow_score(_slow_qualified(matrix, 4.0), 4.0))}
+    assert _score(table) == pytest.approx(expected, abs=1e-9)
