@@ -31,6 +31,8 @@ ATTEMPTS_WITHOUT_PROGRESS = 3
 """Runs in a row that end a trial as failed if its step stays the same: a checkpoint then never fits into the time."""
 HANDOVER = 90.0
 """Seconds to wait for a predecessor on this host to end; Slurm kills it after KillWait, 30 s by default."""
+OVER = b"\0"
+"""Ends the thread that acts on signals; no signal has this number."""
 
 
 @dataclass
@@ -165,35 +167,44 @@ def job_id() -> str:
 
 @contextlib.contextmanager
 def listening(stop_workers: Callable[[], None]) -> Iterator[Stop]:
-    """Turns Slurm's signals into a gentle stop of the workers while the block runs.
+    """Turns Slurm's signals into a gentle stop of the workers while the block runs; for the main thread.
 
-    The signals are blocked and fetched by a thread: a handler would run in the middle of a wait for a worker, and a
-    worker that is just starting inherits the block, so that the signal, which Slurm sends to every process of the step,
+    Python's own handler would run in the middle of a wait for a worker, so it does nothing and a thread acts on the
+    number that the interpreter writes to a pipe, whichever thread of a library the signal reached. This thread blocks the
+    signals: a worker that is just starting inherits that, so the signal, which Slurm sends to every process of the step,
     cannot kill it before it listens by itself.
     """
-    stop, over = Stop(), threading.Event()
+    stop = Stop()
     signals = {signal.SIGUSR2, signal.SIGTERM, signal.SIGCONT}
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
 
-    def fetch() -> None:
-        while not over.is_set():
-            found = signal.sigtimedwait(signals, 0.2)
-            if found is None or found.si_signo == signal.SIGCONT:
+    def act() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        while (number := os.read(reader, 1)) != OVER:
+            if number[0] == signal.SIGCONT:
                 continue
-            stop.requeue = found.si_signo == signal.SIGUSR2
+            stop.requeue = number[0] == signal.SIGUSR2
             stop.asked.set()
-            print(f"{signal.Signals(found.si_signo).name}: stopping after a checkpoint", file=sys.stderr, flush=True)
+            print(f"{signal.Signals(number[0]).name}: stopping after a checkpoint", file=sys.stderr, flush=True)
             stop_workers()
 
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    thread = threading.Thread(target=fetch, name="signals", daemon=True)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    handlers = {number: signal.signal(number, lambda *_: None) for number in signals}
+    descriptor = signal.set_wakeup_fd(writer)
+    thread = threading.Thread(target=act, name="signals", daemon=True)
     thread.start()
     try:
         yield stop
     finally:
-        over.set()
-        os.kill(os.getpid(), signal.SIGCONT)  # wakes the thread
+        os.write(writer, OVER)
         thread.join()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.set_wakeup_fd(descriptor)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(reader)
+        os.close(writer)
 
 
 def _abandoned(study: Path, trial: str, owner: locks.Owner) -> bool:

@@ -202,12 +202,16 @@ def test_one_torchrun_per_node_meets_at_this_one() -> None:
 
 @pytest.mark.parametrize(("number", "requeue"), [(signal.SIGUSR2, True), (signal.SIGTERM, False)])
 def test_signals_stop_gently_and_only_the_warning_queues_again(number: signal.Signals, requeue: bool) -> None:
-    stopped = threading.Event()
+    stopped, over = threading.Event(), threading.Event()
+    library = threading.Thread(target=over.wait)  # a thread that was there before and blocks no signal
+    library.start()
     with slurm_job.listening(stopped.set) as stop:
         os.kill(os.getpid(), signal.SIGCONT)
         os.kill(os.getpid(), number)
         assert stopped.wait(10)
         assert stop.asked.is_set()
+    over.set()
+    library.join()
     assert stop.requeue is requeue
     assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
