@@ -11,6 +11,7 @@ import os
 import queue
 import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -115,9 +116,9 @@ def prepare(study: Path) -> None:
     """
     try:
         study.mkdir(parents=True, exist_ok=True)
-        probe = study / f".write-{os.getpid()}"
-        probe.write_bytes(b"\0" * 4096)
-        probe.unlink()
+        with tempfile.NamedTemporaryFile(dir=study, prefix=".write-") as probe:
+            probe.write(b"\0" * 4096)
+            probe.flush()
     except OSError as error:
         raise ValueError(f"{study}: cannot be written ({error.strerror}); free space or permissions, or name another --results") from None
     first = next(study.glob("*.jsonl"), None)
