@@ -8,6 +8,7 @@ import os
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,19 +44,28 @@ def of(name: str, values: list[float], unit: str, goal: float | None = None, not
     return Measured(name=name, median=middle, low=min(values), high=max(values), rounds=len(values), unit=unit, goal=goal, note=note)
 
 
-def keep(file: str, rows: list[Measured], threads: int) -> int:
-    """Writes the table and what it was measured on; returns the exit code: 1 if a goal was missed."""
-    machine = fingerprint.take(torch.device("cuda" if torch.cuda.is_available() else "cpu"), threads=threads)
+def missed(rows: list[Measured]) -> int:
+    """The exit code: 1 if a goal was missed."""
+    return int(any(row.goal is not None and row.median < row.goal for row in rows))
+
+
+def keep(file: str, rows: list[Measured], threads: int, device: str | None = None) -> int:
+    """Writes the table and what it was measured on (None: the GPU if there is one); returns the exit code of `missed`."""
+    columns = ["name", "median", "low", "high", "rounds", "unit", "goal", "note"]
+    write(file, columns, [asdict(row) for row in rows], threads, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return missed(rows)
+
+
+def write(file: str, columns: list[str], rows: list[dict[str, Any]], threads: int, device: str) -> None:
+    """A table of any columns as CSV, numbers with four digits, and the fingerprint of the machine beside it."""
+    machine = fingerprint.take(torch.device(device), threads=threads)
     load = round(os.getloadavg()[0], 1)
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / f"{file}.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(
-            stream, ["name", "median", "low", "high", "rounds", "unit", "goal", "note", "fingerprint"], lineterminator="\n"
-        )
+        writer = csv.DictWriter(stream, [*columns, "fingerprint"], lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            values = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in asdict(row).items()}
+            values = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in row.items()}
             writer.writerow(values | {"fingerprint": machine["id"]})
     public = {key: value for key, value in machine.items() if key != "host"} | {"load_average": load}
     (FOLDER / f"{file}.fingerprint.json").write_text(json.dumps(public, indent=1) + "\n", encoding="utf-8")
-    return int(any(row.goal is not None and row.median < row.goal for row in rows))
