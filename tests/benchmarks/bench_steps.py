@@ -1,8 +1,8 @@
-"""Optimizer steps against the authors' packages: whole model, same gradients, alternating rounds, no refresh.
+"""Optimizer steps against the packages they are verified with: whole model, same gradients, alternating rounds, no refresh.
 
-    python tests/benchmarks/bench_steps.py [--sizes 60m 130m] [--threads 1 2] [--rounds N]
+    python tests/benchmarks/bench_steps.py [--shapes llama_60m llama_130m] [--threads 1 2] [--rounds N] [--only fira lion]
 
-Ratios (package time / our time) as median and range over rounds, of processor time with one thread and wall time with more; and
+Ratios (their time / our time) as median and range over rounds, of processor time with one thread and wall time with more; and
 refreshes against `torch.linalg.svd`. Writes results/performance/steps.csv; the exit code is 1 if a goal is missed.
 """
 
@@ -10,105 +10,68 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib.util
+import math
+import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from measured import Measured, keep, of
+from races import RACES, Race
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from runner import catalog
 from submissions import dense, linalg
-from submissions.adam import Adam
-from submissions.apollo import Apollo
-from submissions.base import MATRIX_ROLES, Submission
-from submissions.fira import Fira
-from submissions.galore import Galore
+from submissions.base import MATRIX_ROLES
+from workloads.base import Workload
 
-NEVER = 10**9
-RANK = {"60m": 128, "130m": 256}
-
-
-@dataclass(frozen=True)
-class Race:
-    """One of ours against one of theirs."""
-
-    name: str
-    package: str
-    goal: float
-    ours: Callable[[int], Submission]
-    theirs: Callable[[nn.Module, int], Optimizer]
+RANK = {"llama_nano": 32, "llama_60m": 128, "llama_130m": 256}
+"""The models of the races, and the rank of the low-rank methods on each."""
+FEW_LAYERS = {"model.layers": 2, "model.vocab": 4096}
+"""What slow races leave of LLaMA-60M unless models are asked for."""
+LEAST_SECONDS = 0.1
+"""Steps are repeated in a round until they should take this long."""
 
 
-def groups(model: nn.Module, **options: object) -> list[dict[str, object]]:
-    matrices, rest = dense.split(model, MATRIX_ROLES)
-    return [{"params": [m.parameter for m in matrices], **options}, {"params": [m.parameter for m in rest]}]
+class Side:
+    """A model with fixed gradients, and the optimizers that step on it."""
 
+    def __init__(self, model: nn.Module, make: Callable[[nn.Module], Iterable[Optimizer]]) -> None:
+        generator = torch.Generator().manual_seed(0)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator) * 1e-3
+        self.optimizers = list(make(model))
+        self.given = [(p, p.grad, p.grad.clone()) for p in model.parameters() if p.grad is not None]  # after BAdam dropped others
 
-def fira_package(model: nn.Module, rank: int) -> Optimizer:
-    from fira import FiraAdamW
-
-    options = {"rank": rank, "update_proj_gap": NEVER, "alpha": 0.25, "proj_type": "std"}
-    return FiraAdamW(groups(model, **options), lr=1e-2, no_deprecation_warning=True)
-
-
-def galore_package(model: nn.Module, rank: int) -> Optimizer:
-    from galore_torch import GaLoreAdamW
-
-    options = {"rank": rank, "update_proj_gap": NEVER, "scale": 0.25, "proj_type": "std"}
-    return GaLoreAdamW(groups(model, **options), lr=1e-2, no_deprecation_warning=True)
-
-
-def apollo_package(model: nn.Module, rank: int) -> Optimizer:
-    from apollo_torch import APOLLOAdamW
-
-    options = {"rank": rank, "update_proj_gap": NEVER, "scale": 1, "proj": "random", "proj_type": "std", "scale_type": "channel"}
-    return APOLLOAdamW(groups(model, **options), lr=1e-2, no_deprecation_warning=True)
-
-
-RACES = (
-    Race("fira", "fira", 2.5, lambda r: Fira(rank=r, gap=NEVER), fira_package),
-    Race("galore", "galore_torch", 1.8, lambda r: Galore(rank=r, gap=NEVER), galore_package),
-    Race("apollo", "apollo_torch", 1.8, lambda r: Apollo(rank=r, gap=NEVER), apollo_package),
-    Race("adam", "torch", 0.97, lambda r: Adam(), lambda model, r: torch.optim.AdamW(model.parameters(), fused=True)),
-)
-
-
-def prepared(size: str) -> nn.Module:
-    """The model with fixed gradients of a decaying spectrum."""
-    model = catalog.workload(f"llama_{size}").build(0, "cpu").float()
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        parameter.grad = torch.randn(parameter.shape, generator=generator) * 1e-3
-    return model
-
-
-def ratio(race: Race, size: str, rounds: int, clock: Callable[[], float]) -> list[float]:
-    """Their time over ours, a value per round."""
-    sides: list[tuple[nn.Module, Iterable[Optimizer]]] = []
-    ours, theirs = prepared(size), prepared(size)
-    sides.append((ours, race.ours(RANK[size]).optimizers(ours, 0)))
-    sides.append((theirs, [race.theirs(theirs, RANK[size])]))
-    found = []
-    for number in range(rounds + 1):
-        spent = [0.0, 0.0]
-        for side in (0, 1) if number % 2 else (1, 0):
-            model, optimizers = sides[side]
-            kept = [parameter.grad for parameter in model.parameters()]
-            copies = [gradient.clone() for gradient in kept if gradient is not None]  # a step may overwrite them
+    def seconds(self, steps: int, clock: Callable[[], float]) -> float:
+        """Of so many steps, each from the same gradients."""
+        spent = 0.0
+        for _ in range(steps):
+            for parameter, gradient, kept in self.given:  # a step may overwrite or drop them
+                parameter.grad = gradient.copy_(kept)
             began = clock()
-            for optimizer in optimizers:
+            for optimizer in self.optimizers:
                 optimizer.step()
-            spent[side] = clock() - began
-            for parameter, copy in zip(model.parameters(), copies, strict=True):
-                parameter.grad = copy
-        if number:  # the first round makes states and bases
-            found.append(spent[1] / spent[0])
-    return found
+            spent += clock() - began
+        return spent
+
+
+def ratios(race: Race, workload: Workload, rank: int, rounds: int, clock: Callable[[], float]) -> tuple[list[float], float]:
+    """Their time over ours, a value per round, and our milliseconds a step (the median)."""
+    submission = race.ours(rank)
+    ours = Side(submission.wrap(workload.build(0, "cpu").float(), 0), lambda model: submission.optimizers(model, 0))
+    theirs = Side(workload.build(0, "cpu").float(), lambda model: race.theirs(model, rank))
+    for side in (ours, theirs):
+        side.seconds(2, clock)  # makes states and bases; SOAP moves nothing at its first step
+    steps = max(1, math.ceil(LEAST_SECONDS / max(ours.seconds(1, clock), 1e-6)))
+    quotients, own = [], []
+    for number in range(rounds):
+        spent = {side: side.seconds(steps, clock) for side in ((ours, theirs) if number % 2 else (theirs, ours))}
+        quotients.append(spent[theirs] / spent[ours])
+        own.append(1000 * spent[ours] / steps)
+    return quotients, statistics.median(own)
 
 
 def energy(P: Tensor, G: Tensor) -> float:
@@ -176,32 +139,42 @@ def timed(work: Callable[..., object], *arguments: object) -> float:
     return (time.process_time() - began) / 3
 
 
+def told(found: Measured) -> Measured:
+    print(found, flush=True)
+    return found
+
+
+def steps(races: Iterable[Race], shapes: list[str] | None, threads: int, rounds: int) -> Iterator[Measured]:
+    """Every race on every model, or on the one that suits its speed."""
+    clock = time.process_time if threads == 1 else time.perf_counter
+    for race in races:
+        if race.version is None:
+            print(f"left out: {race.name} against {race.package}, which is not installed")
+            continue
+        for name in shapes or ["llama_60m"]:
+            workload = catalog.workload(name, FEW_LAYERS if race.slow and shapes is None else {})
+            values, own = ratios(race, workload, RANK[name], rounds, clock)
+            label = f"{race.name} against {race.package} {race.version}, {workload.name}, {threads} thread{'s' * (threads > 1)}"
+            yield told(of(label, values, "x", race.goal, f"ours {own:.3g} ms"))
+            gc.collect()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=["60m"], choices=list(RANK))
-    parser.add_argument("--threads", nargs="+", type=int, default=[1])
+    parser.add_argument("--shapes", nargs="+", choices=list(RANK), help="models of all races, instead of LLaMA-60M, or a part of it")
+    parser.add_argument("--threads", nargs="+", type=int, choices=(1, 2), default=[1])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=[race.name for race in RACES], help="no other race, no refreshes; keeps no table")
     options = parser.parse_args()
+    races = [race for race in RACES if options.only is None or race.name in options.only]
     rows: list[Measured] = []
-
-    def told(found: Measured) -> None:
-        rows.append(found)
-        print(found, flush=True)
-
     for threads in options.threads:
         torch.set_num_threads(threads)
-        clock = time.process_time if threads == 1 else time.perf_counter
-        for size in options.sizes:
-            for race in RACES:
-                if importlib.util.find_spec(race.package) is None:
-                    print(f"left out: {race.name} against {race.package}, which is not installed")
-                    continue
-                values = ratio(race, size, options.rounds, clock)
-                told(of(f"{race.name} {size} against {race.package}, {threads} threads", values, "x", race.goal))
-                gc.collect()
+        rows += steps(races, options.shapes, threads, options.rounds)
+    if options.only:
+        return 0
     torch.set_num_threads(1)
-    for found in (*exact_refreshes(options.rounds), *warm_refreshes(options.rounds)):
-        told(found)
+    rows += map(told, (*exact_refreshes(options.rounds), *warm_refreshes(options.rounds)))
     return keep("steps", rows, max(options.threads))
 
 
