@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from workloads.checkpoints import config_of, hugging_face_name
 from workloads.pretraining import PretrainingWorkload
 
 LR = 1e-3
+PACKAGES = {"bare loop": ("torch",), "Trainer": ("torch", "transformers", "accelerate")}
 ENDLESS = {"steps": 10**6, "seconds": 1e9, "evaluate_every": 10**6}
 Block = Callable[[], float]
 """Trains for a number of steps and returns the seconds they took."""
@@ -53,8 +55,7 @@ class Setup:
     @cached_property
     def workload(self) -> PretrainingWorkload:
         found = catalog.workload(self.name, self.overrides)
-        if not isinstance(found, PretrainingWorkload):
-            raise ValueError(f"{self.name} is no pre-training workload: expected one such as llama_nano or llama_60m")
+        assert isinstance(found, PretrainingWorkload), found
         return found
 
     def batches(self) -> list[list[Tokens]]:
@@ -95,7 +96,8 @@ def bare(setup: Setup) -> Block:
     workload = setup.workload
     model = workload.build(0, setup.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.0, fused=True)
-    forward = torch.compile(model) if setup.compile else model
+    if setup.compile:
+        model.compile()
     batches = setup.batches()
     if setup.device != "cpu":
         batches = [[Tokens(micro[0].pin_memory(), micro[1].pin_memory(), micro[2]) for micro in step] for step in batches]
@@ -106,7 +108,7 @@ def bare(setup: Setup) -> Block:
             tokens = sum(micro.target_count for micro in step)
             for micro in step:
                 inputs_bt, targets_bt = (part.to(setup.device, non_blocking=True) for part in micro[:2])
-                loss, _ = workload.loss(forward, Tokens(inputs_bt, targets_bt, micro.target_count))
+                loss, _ = workload.loss(model, Tokens(inputs_bt, targets_bt, micro.target_count))
                 (loss / tokens).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
             optimizer.zero_grad()
@@ -149,7 +151,7 @@ def trainer(setup: Setup, folder: Path) -> Block:
     )
     marks: list[float] = []
 
-    class Stopwatch(transformers.TrainerCallback):  # type: ignore[misc]  # transformers has no types
+    class Stopwatch(transformers.TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step in (1, args.max_steps):
                 marks.append(flops.now(device))
@@ -174,7 +176,8 @@ def llama_of(workload: PretrainingWorkload, device: str) -> Any:
 
     ours = workload.build(0, device)
     config = transformers.LlamaConfig(**config_of(workload.architecture(), positions=workload.batch.length), use_cache=False)
-    model = transformers.LlamaForCausalLM(config).to(device, next(ours.parameters()).dtype)
+    model: Any = transformers.LlamaForCausalLM(config)
+    model.to(device, next(ours.parameters()).dtype)
     weights = {hugging_face_name(name): parameter.detach() for name, parameter in ours.named_parameters()}
     absent = model.load_state_dict(weights, strict=False)
     assert not absent.unexpected_keys, absent
@@ -224,12 +227,8 @@ def compare(setup: Setup, rounds: int) -> Iterator[Measured]:
 
 
 def versions(name: str) -> str:
-    import accelerate
-    import transformers
-
-    if name == "Trainer":
-        return f"transformers {transformers.__version__}, accelerate {accelerate.__version__}"
-    return f"torch {torch.__version__}"
+    """Of the packages behind a side."""
+    return ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES[name])
 
 
 def main() -> int:
@@ -250,7 +249,10 @@ def main() -> int:
     rows: list[Measured] = []
     for name in options.workload:
         sizes = {"batch.length": options.sequence, "batch.sequences": options.batch, "batch.micro": options.micro}
-        vocab = catalog.registered(name).architecture().vocab  # other data would bring their own
+        declared = catalog.registered(name)
+        if not isinstance(declared, PretrainingWorkload):
+            parser.error(f"--workload {name}: expected a pre-training workload, such as llama_nano or llama_60m")
+        vocab = declared.model.vocab  # other data would bring their own
         overrides = ENDLESS | {"data": options.data, "model.vocab": vocab} | {key: size for key, size in sizes.items() if size}
         setup = Setup(
             name=name, overrides=overrides, device=options.device, threads=options.threads, steps=options.steps, compile=options.compile
