@@ -1,45 +1,16 @@
-"""Scores on hand-made tables with known answers, and properties that hold for any table."""
+"""Scores on hand-made tables with known answers."""
 
 from __future__ import annotations
 
 import itertools
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from scoring import INF, of_cells, of_matrix, score_of
 
 from analysis import bootstrap, power, profiles, scores, times
-
-INF = float("inf")
-
-
-def _studies(cells: dict[tuple[str, str], list[float]], *, labels: bool = True, bases: dict[str, str] | None = None) -> pd.DataFrame:
-    rows = [
-        {
-            "submission": s,
-            "workload": w,
-            "study": str(k),
-            "base_workload": (bases or {}).get(w),
-            "time": t,
-            "label": str(k) if labels else None,
-        }
-        for (s, w), values in cells.items()
-        for k, t in enumerate(values)
-    ]
-    return pd.DataFrame(rows)
-
-
-def _table(matrix: list[list[float]]) -> pd.DataFrame:
-    return _studies({(f"s{i}", f"w{j}"): [t] for i, row in enumerate(matrix) for j, t in enumerate(row)})
-
-
-def _score(studies: pd.DataFrame, **options: Any) -> dict[str, float]:
-    board = scores.leaderboard(studies, draws=0, **options)
-    return dict(zip(board["submission"], board["score"], strict=True))
 
 
 def _trials(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -57,18 +28,18 @@ def _trials(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def test_a_table_with_a_known_answer() -> None:
     # ratios: a 1, 2, inf; b 2, 1, 1; c 5, 1.5, inf
-    answer = _score(_table([[10, 20, INF], [20, 10, 30], [50, 15, INF]]))
+    answer = score_of(of_matrix([[10, 20, INF], [20, 10, 30], [50, 15, INF]]))
     assert answer["s0"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     assert answer["s1"] == pytest.approx((2 / 3 + 1 + 1) / 3)
     assert answer["s2"] == pytest.approx((0 + 2.5 / 3 + 0) / 3)
 
 
 def test_r_max_is_inclusive_and_changes_the_score() -> None:
-    table = _table([[10], [20], [30], [40], [80]])
-    assert list(_score(table).values()) == pytest.approx([1, 2 / 3, 1 / 3, 0, 0])
-    assert list(_score(table, r_max=2).values()) == pytest.approx([1, 0, 0, 0, 0])
+    table = of_matrix([[10], [20], [30], [40], [80]])
+    assert list(score_of(table).values()) == pytest.approx([1, 2 / 3, 1 / 3, 0, 0])
+    assert list(score_of(table, r_max=2).values()) == pytest.approx([1, 0, 0, 0, 0])
     with pytest.raises(ValueError, match="r_max = 1: expected a ratio above 1"):
-        _score(table, r_max=1)
+        score_of(table, r_max=1)
 
 
 def test_external_tuning_takes_the_fastest_trial_of_a_study_and_the_median_of_studies() -> None:
@@ -108,7 +79,7 @@ def test_machines_are_ranked_apart_but_steps_together() -> None:
 
 
 def test_missing_cells_and_unsolved_workloads_are_zero_and_said() -> None:
-    table = _studies({("a", "x"): [1.0], ("b", "x"): [2.0], ("a", "y"): [1.0], ("a", "z"): [INF], ("b", "z"): [INF]})
+    table = of_cells({("a", "x"): [1.0], ("b", "x"): [2.0], ("a", "y"): [1.0], ("a", "z"): [INF], ("b", "z"): [INF]})
     board = scores.leaderboard(table, draws=0)
     assert dict(zip(board["submission"], board["score"], strict=True)) == pytest.approx({"a": 2 / 3, "b": 2 / 9})
     notes = "\n".join(board.attrs["notes"])
@@ -117,7 +88,7 @@ def test_missing_cells_and_unsolved_workloads_are_zero_and_said() -> None:
 
 
 def test_a_subset_is_scored_and_said() -> None:
-    table = _table([[10, 20, 40], [20, 10, 10]])
+    table = of_matrix([[10, 20, 40], [20, 10, 10]])
     board = scores.leaderboard(table, workloads=["w0"], draws=0)
     assert board["score"].tolist() == pytest.approx([1, 2 / 3])
     assert "scored on a subset, 1 of 3 workloads; left out: w1, w2" in board.attrs["notes"]
@@ -127,7 +98,7 @@ def test_a_subset_is_scored_and_said() -> None:
 
 
 def test_one_submission_one_seed_and_zero_reached_have_clear_outcomes() -> None:
-    board = scores.leaderboard(_table([[INF, INF]]))
+    board = scores.leaderboard(of_matrix([[INF, INF]]))
     notes = "\n".join(board.attrs["notes"])
     assert board["score"].tolist() == [0]
     assert board[["low", "high"]].isna().all(axis=None)
@@ -135,11 +106,11 @@ def test_one_submission_one_seed_and_zero_reached_have_clear_outcomes() -> None:
     assert "one submission only" in notes
     assert "no intervals: every submission ran one study (seed) per workload" in notes
     with pytest.raises(ValueError, match="nothing to score"):
-        scores.leaderboard(_table([[1.0]]).iloc[:0])
+        scores.leaderboard(of_matrix([[1.0]]).iloc[:0])
 
 
 def test_no_interval_for_the_submission_that_ran_once() -> None:
-    table = _studies({("a", "x"): [1.0, 1.5, 2.0], ("b", "x"): [1.2]})
+    table = of_cells({("a", "x"): [1.0, 1.5, 2.0], ("b", "x"): [1.2]})
     board = scores.leaderboard(table)
     known = board.set_index("submission")[["low", "high"]].notna()
     assert known.loc["a"].all()
@@ -148,7 +119,7 @@ def test_no_interval_for_the_submission_that_ran_once() -> None:
 
 
 def _held_out(cells: dict[tuple[str, str], float]) -> dict[str, float]:
-    return _score(_studies({key: [t] for key, t in cells.items()}, bases={"base_v": "base"}))
+    return score_of(of_cells({key: [t] for key, t in cells.items()}, bases={"base_v": "base"}))
 
 
 def test_a_miss_on_the_variant_makes_the_base_infinite_and_moves_the_fastest() -> None:
@@ -169,7 +140,7 @@ def test_the_fastest_on_a_variant_is_sought_among_those_who_solved_the_base() ->
 
 def test_variants_do_not_enter_the_profile_and_a_missing_one_is_a_miss() -> None:
     cells = {("a", "base"): 10.0, ("b", "base"): 10.0, ("a", "base_v"): 5.0}
-    table = _studies({key: [t] for key, t in cells.items()}, bases={"base_v": "base"})
+    table = of_cells({key: [t] for key, t in cells.items()}, bases={"base_v": "base"})
     board = scores.leaderboard(table, draws=0)
     assert dict(zip(board["submission"], board["score"], strict=True)) == {"a": 1, "b": 0}
     assert (board["workloads"] == 1).all()
@@ -187,21 +158,21 @@ def test_trapezoid_is_close_to_exact_and_reproduces_algoperfs_grid() -> None:
 
 
 def test_the_profile_integrates_to_the_score() -> None:
-    table = _table([[10, 20, INF], [20, 10, 30], [50, 15, INF]])
+    table = of_matrix([[10, 20, INF], [20, 10, 30], [50, 15, INF]])
     profile = profiles.profile(scores.ratios(table))
     for submission, part in profile.groupby("submission"):
         steps = np.diff(part["tau"]) * part["fraction"].to_numpy()[:-1]
-        assert steps.sum() / 3 == pytest.approx(_score(table)[str(submission)])
+        assert steps.sum() / 3 == pytest.approx(score_of(table)[str(submission)])
         assert part["fraction"].is_monotonic_increasing
 
 
 def test_speedups_are_geometric_means_over_shared_workloads() -> None:
-    board = scores.leaderboard(_table([[10, 20, 5], [20, 160, INF]]), reference="s1", draws=0).set_index("submission")
+    board = scores.leaderboard(of_matrix([[10, 20, 5], [20, 160, INF]]), reference="s1", draws=0).set_index("submission")
     assert board.loc["s0", "speedup"] == pytest.approx(4)
     assert board.loc["s0", "speedup_over"] == 2
     assert board.loc["s1", "speedup"] == pytest.approx(1)
     with pytest.raises(ValueError, match="reference 'adam': expected one of the submissions s0, s1"):
-        scores.leaderboard(_table([[1.0], [2.0]]), reference="adam")
+        scores.leaderboard(of_matrix([[1.0], [2.0]]), reference="adam")
 
 
 def test_shared_seeds_are_drawn_in_pairs() -> None:
@@ -209,8 +180,8 @@ def test_shared_seeds_are_drawn_in_pairs() -> None:
     rng = np.random.default_rng(0)
     a = rng.uniform(1, 10, 9).tolist()
     cells = {("a", "x"): a, ("b", "x"): [2 * t for t in a]}
-    paired = scores.leaderboard(_studies(cells)).set_index("submission")
-    apart = scores.leaderboard(_studies(cells, labels=False)).set_index("submission")
+    paired = scores.leaderboard(of_cells(cells)).set_index("submission")
+    apart = scores.leaderboard(of_cells(cells, labels=False)).set_index("submission")
     assert paired.loc["b", "low"] == pytest.approx(paired.loc["b", "high"]) == pytest.approx(2 / 3)
     assert apart.loc["b", "high"] - apart.loc["b", "low"] > 0.1
     assert paired["tie_group"].tolist() == [1, 2]
@@ -220,7 +191,7 @@ def test_shared_seeds_are_drawn_in_pairs() -> None:
 
 def test_resampled_medians_have_the_bootstrap_distribution() -> None:
     values = [1.0, 2.0, 4.0]
-    drawn = bootstrap.medians(_studies({("a", "x"): values}), ["a"], ["x"], draws=20_000)[:, 0, 0]
+    drawn = bootstrap.medians(of_cells({("a", "x"): values}), ["a"], ["x"], draws=20_000)[:, 0, 0]
     exact = pd.Series([np.median(choice) for choice in itertools.product(values, repeat=3)]).value_counts(normalize=True)
     assert pd.Series(drawn).value_counts(normalize=True).sort_index().to_numpy() == pytest.approx(exact.sort_index().to_numpy(), abs=0.01)
 
@@ -241,71 +212,23 @@ def test_power_falls_with_spread_and_pairs_need_few_seeds() -> None:
     rng = np.random.default_rng(1)
     common = rng.uniform(10, 14, 6)
     cells = {("a", "x"): common.tolist(), ("b", "x"): (common * rng.uniform(1.05, 1.2, 6)).tolist()}
-    paired, apart = (power.seeds(_studies(cells, labels=labels)) for labels in (True, False))
+    paired, apart = (power.seeds(of_cells(cells, labels=labels)) for labels in (True, False))
     assert paired["needed"].item() < apart["needed"].item()
     assert paired["studies"].item() == 6
     assert power.line(apart) == [] if apart["apart"].item() else "to tell a from b: about" in power.line(apart)[0]
-    alone = power.seeds(_studies({("a", "x"): [1.0, 2.0]}))
+    alone = power.seeds(of_cells({("a", "x"): [1.0, 2.0]}))
     assert len(alone) == 0
     assert power.line(alone) == []
-    single = power.seeds(_table([[1.0], [2.0]]))
+    single = power.seeds(of_matrix([[1.0], [2.0]]))
     assert single[["low", "high", "needed"]].isna().all(axis=None)
     assert not single["apart"].item()
-
-
-seconds = st.one_of(st.floats(1e-3, 1e6), st.just(INF))
-matrices = st.integers(1, 5).flatmap(lambda w: st.lists(st.lists(seconds, min_size=w, max_size=w), min_size=1, max_size=5))
-
-
-@settings(max_examples=25, deadline=None)
-@given(matrices)
-def test_scores_lie_in_the_unit_interval_and_do_not_depend_on_order_or_unit(matrix: list[list[float]]) -> None:
-    table = _table(matrix)
-    answer = _score(table)
-    assert all(0 <= value <= 1 for value in answer.values())
-    assert _score(table.sample(frac=1, random_state=1)) == answer
-    assert _score(table.assign(time=table["time"] * 1024)) == answer
-    assert _score(table.assign(time=table["time"] / 3600)) == pytest.approx(answer)
-
-
-@settings(max_examples=25, deadline=None)
-@given(matrices)
-def test_the_fastest_everywhere_scores_one(matrix: list[list[float]]) -> None:
-    best = [min((t for t in column if t < INF), default=1.0) for column in zip(*matrix, strict=True)]
-    assert _score(_table([*matrix, best]))[f"s{len(matrix)}"] == 1
-
-
-@settings(max_examples=25, deadline=None)
-@given(matrices, st.data())
-def test_a_longer_time_never_helps_its_submission_nor_hurts_another(matrix: list[list[float]], data: st.DataObject) -> None:
-    row, column = data.draw(st.integers(0, len(matrix) - 1)), data.draw(st.integers(0, len(matrix[0]) - 1))
-    worse = [list(times) for times in matrix]
-    worse[row][column] *= data.draw(st.one_of(st.floats(1, 10), st.just(INF)))
-    before, after = _score(_table(matrix)), _score(_table(worse))
-    for name in before:
-        if name == f"s{row}":
-            assert after[name] <= before[name] + 1e-12
-        else:
-            assert after[name] >= before[name] - 1e-12
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 2**31), st.permutations(range(12)))
-def test_intervals_hold_the_score_and_do_not_depend_on_the_order_of_rows(seed: int, order: list[int]) -> None:
-    values = np.random.default_rng(seed).lognormal(size=12)
-    cells = {(s, w): values[3 * k : 3 * k + 3].tolist() for k, (s, w) in enumerate(itertools.product("ab", "xy"))}
-    table = _studies(cells)
-    board = scores.leaderboard(table, draws=100)
-    assert ((board["low"] <= board["score"]) & (board["score"] <= board["high"])).all()
-    assert board["p_first"].sum() == pytest.approx(1)
-    pd.testing.assert_frame_equal(scores.leaderboard(table.iloc[order], draws=100), board)
 
 
 def test_a_variant_finds_its_base_whatever_both_were_overridden_with() -> None:
     names = {"nano[steps=40,target=2.9]": None, "nano_gelu[steps=40,target=3.0]": "nano", "nano_wide": "nano", "micro_gelu": "micro"}
     cells = {(submission, name): [1.0 if name != "nano_wide" else 9.0] for submission in "ab" for name in names}
     cells[("b", "nano_gelu[steps=40,target=3.0]")] = [INF]
-    table = _studies(cells, bases={name: base for name, base in names.items() if base})
+    table = of_cells(cells, bases={name: base for name, base in names.items() if base})
     assert scores.variants_of(table) == [("nano_gelu[steps=40,target=3.0]", "nano[steps=40,target=2.9]")]
     board = scores.leaderboard(table, draws=0).set_index("submission")
     assert board.loc["b", "score"] == pytest.approx(2 / 3), "the miss on the variant disqualifies on its base"
@@ -315,49 +238,3 @@ def test_a_variant_finds_its_base_whatever_both_were_overridden_with() -> None:
 def board_notes(table: pd.DataFrame) -> list[str]:
     notes: list[str] = scores.leaderboard(table, draws=0).attrs["notes"]
     return notes
-
-
-def _slow_score(matrix: list[list[float]], r_max: float) -> list[float]:
-    """The integral of each profile as the sum of rectangles between its jumps, in exact fractions and without arrays."""
-    fastest = [min(row[w] for row in matrix) for w in range(len(matrix[0]))]
-    limit = Fraction(r_max)
-    areas = []
-    for row in matrix:
-        found = [Fraction(t) / Fraction(best) for t, best in zip(row, fastest, strict=True) if t < INF]
-        jumps = sorted({Fraction(1), limit, *(ratio for ratio in found if ratio < limit)})
-        rectangles = [(right - left) * sum(ratio <= left for ratio in found) for left, right in itertools.pairwise(jumps)]
-        areas.append(float(sum(rectangles) / (limit - 1) / len(row)))
-    return areas
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    st.integers(1, 6).flatmap(
-        lambda w: st.lists(
-            st.lists(st.one_of(st.floats(0.5, 5), st.floats(1e-3, 1e6), st.just(INF)), min_size=w, max_size=w), min_size=1, max_size=6
-        )
-    ),
-    st.sampled_from([1.5, 2.0, 4.0, 10.0]),
-)
-def test_the_closed_form_is_the_area_under_the_profile(matrix: list[list[float]], r_max: float) -> None:
-    expected = {f"s{i}": area for i, area in enumerate(_slow_score(matrix, r_max))}
-    assert _score(_table(matrix), r_max=r_max) == pytest.approx(expected, abs=1e-9)
-
-
-def _slow_qualified(matrix: list[list[float]], r_max: float) -> list[list[float]]:
-    """AlgoPerf's rule for the first column as base and the second as its variant, read off the text of the rule."""
-    solved = [row[0] < INF for row in matrix]
-    near = [row[0] <= r_max * min(row[0] for row in matrix) for row in matrix]
-    fastest = min((row[1] for row, good in zip(matrix, solved, strict=True) if good), default=INF)
-    kept = [row[0] < INF and close and row[1] < INF and row[1] <= r_max * fastest for row, close in zip(matrix, near, strict=True)]
-    return [[row[0] if good else INF, *row[2:]] for row, good in zip(matrix, kept, strict=True)]
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.lists(st.one_of(st.floats(0.5, 8), st.just(INF)), min_size=3, max_size=3), min_size=2, max_size=5))
-def test_scores_after_a_variant_are_those_of_the_rule_in_words(matrix: list[list[float]]) -> None:
-    table = _studies(
-        {(f"s{i}", name): [t] for i, row in enumerate(matrix) for name, t in zip(("w0", "v", "w2"), row, strict=True)}, bases={"v": "w0"}
-    )
-    expected = {f"s{i}": area for i, area in enumerate(_slow_score(_slow_qualified(matrix, 4.0), 4.0))}
-    assert _score(table) == pytest.approx(expected, abs=1e-9)
