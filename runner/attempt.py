@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from runner import checkpoint, layerwise, memory, probes, sharding
+from runner import checkpoint, compilation, layerwise, memory, probes, sharding
 from runner.clock import OFF, Clock
 from runner.devices import Group, Silent
 from runner.probes import Collector
@@ -73,7 +73,8 @@ class Attempt:
     reached: dict[str, float] | None = None
     lost_seconds: float = 0.0
     reason: str | None = None
-    activations: int = 0
+    activations: int | None = None
+    """Bytes kept for the backward pass; None if that was not measured."""
     _saved_at: float = 0.0
 
     @property
@@ -121,6 +122,8 @@ class Attempt:
             batch = self.batch(training.t)
         with part("forward_backward"):
             self.submission.before_step(training)
+            if self.workload.compile:
+                compilation.cover(self.workload.compilable(training.model))
             self._prepare_update()
             self.losses.append(self.submission.train_step(training, batch))
             if self.submission.clip is not None:
@@ -298,4 +301,5 @@ class Attempt:
     def bytes(self) -> dict[str, float]:
         """Memory by part at the end of the attempt."""
         parts = memory.static(self.workload, self.training)
-        return {**parts, "activations": self.activations, "peak": memory.peak(self.device)}
+        kept = {} if self.activations is None else {"activations": self.activations}
+        return {**parts, **kept, "peak": memory.peak(self.device)}

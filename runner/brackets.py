@@ -42,6 +42,7 @@ def bare_start(trial: Trial, number: int, device: str, threads: int, workload: W
             "checkpointing": workload.checkpointing,
             "layerwise": workload.layerwise,
             "shard_state": workload.shard_state,
+            "compile": workload.compile,
         }
         settings |= {"evaluate_every": workload.evaluate_every, "hardware": workload.hardware}
     return Start(

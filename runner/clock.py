@@ -45,10 +45,14 @@ class Clock:
         finally:
             self._switch(outer)
 
+    @property
+    def running(self) -> bool:
+        """Whether the present moment counts for the trial."""
+        return not self._part.startswith(OFF)
+
     def total(self) -> float:
         """On-clock seconds by the host's clock; on a GPU exact only right after a synchronisation."""
-        running = 0.0 if self._part.startswith(OFF) else time.perf_counter() - self._since
-        return self.seconds["total"] + running
+        return self.seconds["total"] + (time.perf_counter() - self._since if self.running else 0.0)
 
     def settle(self) -> dict[str, float]:
         """All seconds by part, after waiting for the device; `total` is the sum of the on-clock parts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -34,29 +35,44 @@ def exact(tensors: Iterable[Tensor]) -> int:
 
 
 def static(workload: Workload, training: Training) -> dict[str, int]:
-    """Bytes of weights (buffers too), gradients and state of a live or a meta model; layerwise, one gradient is alive at a time."""
+    """Bytes of weights (buffers too), gradients and state of a live or a meta model."""
     model, optimizers = training.model, training.optimizers
-    parameters = list(model.parameters())
-    gradients = [exact([parameter]) for parameter in parameters if parameter.requires_grad]
     return {
-        "weights": exact([*parameters, *model.buffers()]),
-        "gradients": max(gradients) if workload.layerwise else sum(gradients),
+        "weights": exact([*model.parameters(), *model.buffers()]),
+        "gradients": _gradients(workload, model),
         "state": exact(tensor for optimizer in optimizers for tensor in engine.state_tensors(optimizer)) + exact(training.state.values()),
     }
+
+
+def _gradients(workload: Workload, model: nn.Module) -> int:
+    """All; layerwise those that are alive at a time: one, or the ones that a compiled module hands out together."""
+    found = {parameter: exact([parameter]) for parameter in model.parameters() if parameter.requires_grad}
+    if not workload.layerwise:
+        return sum(found.values())
+    together = workload.compilable(model) if workload.compile else ()
+    return max([*found.values(), *(sum(found.get(parameter, 0) for parameter in module.parameters()) for module in together)])
+
+
+class _Kept:
+    """A tensor that waits for the backward pass, for as long as it does."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
 
 
 def activations(workload: Workload, model: nn.Module, batch: Any) -> int:
     """Bytes that the forward pass of one micro-batch keeps for the backward pass; parameters are not among them."""
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, Tensor] = {}
+    waiting: weakref.WeakSet[_Kept] = weakref.WeakSet()
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept.setdefault(tensor.untyped_storage()._cdata, tensor)
-        return tensor
+    def keep(tensor: Tensor) -> _Kept:
+        kept = _Kept(tensor)
+        waiting.add(kept)
+        return kept
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
+    with saved_tensors_hooks(keep, lambda kept: kept.tensor):
         loss, _ = workload.loss(model, batch)
-    total = sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own)
+    total = size(kept.tensor for kept in waiting if kept.tensor.untyped_storage()._cdata not in own)
     del loss
     return total
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from runner import brackets, catalog, checkpoint, composition, layerwise, memory, observation, record, sharding
+from runner import brackets, catalog, checkpoint, compilation, composition, layerwise, memory, observation, record, sharding
 from runner.attempt import Attempt
 from runner.clock import Clock
 from runner.devices import Group, Silent
@@ -66,9 +66,10 @@ def execute(
         attempt, start = prepare(trial, study, writer, clock, number, device, threads, checkpoint_seconds, fresh, interrupted, group)
         writer.write(start)
         started = True
-        status = attempt.run()
-        if status in ("reached", "missed"):
-            attempt.conclude()
+        with compilation.timed(clock) if attempt.workload.compile else contextlib.nullcontext():
+            status = attempt.run()
+            if status in ("reached", "missed"):
+                attempt.conclude()
         reason = attempt.reason
         if save_model is not None and status in ("reached", "missed"):
             save_model(attempt.workload, attempt.training.model)
@@ -131,7 +132,8 @@ def prepare(
     if workload.shard_state and group.world > 1:
         attempt.owners = sharding.divide(training.optimizers, group)
     observe(attempt, record.probes_of(record.path_of(study, trial.id, number)))
-    attempt.activations = memory.activations(workload, model, next(iter(attempt.batch(1).micro)))
+    if not workload.compile:  # compiled code keeps something else, and to compile is on the clock
+        attempt.activations = memory.activations(workload, model, next(iter(attempt.batch(1).micro)))
     there = not fresh and attempt.checkpoint_path.exists()
     saved = None if fresh else checkpoint.load(attempt.checkpoint_path, place)
     seconds = attempt.load(saved) if saved and saved["trial"] == trial.id else None

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +89,8 @@ class Workload(ABC):
     """Update each parameter as soon as its gradient is there and free the gradient; no accumulation and no clipping then."""
     shard_state: bool = False
     """Divide the optimizer's state over the devices, by matrix."""
+    compile: bool = False
+    """Compile the model with `torch.compile`; the time it takes is on the clock, from an empty cache."""
 
     @abstractmethod
     def build(self, seed: int, device: torch.device | str) -> nn.Module:
@@ -122,6 +124,10 @@ class Workload(ABC):
     def example(self, device: torch.device | str) -> Any:
         """A micro-batch of the right shape without data, for memory prediction (`device` may be `meta`)."""
 
+    def compilable(self, model: nn.Module) -> Iterable[nn.Module]:
+        """The modules that `compile` compiles, each by itself; those of one make share a graph."""
+        return cast("nn.ModuleList", model.layers)
+
     def adapted(self, changed: frozenset[str]) -> Workload:
         """What follows from a user's changes of these fields (as typed: `data`, `batch.length`), such as a target that no longer holds."""
         return self
@@ -129,8 +135,9 @@ class Workload(ABC):
     def spec(self) -> dict[str, Any]:
         """Plain data that identifies the workload; part of the trial's content hash."""
         content = dataclasses.asdict(self)
-        if not self.shard_state:  # an identity from before state could be divided stays what it was
-            del content["shard_state"]
+        for later in ("shard_state", "compile"):  # an identity from before there was such a setting stays what it was
+            if not content[later]:
+                del content[later]
         return {"class": type(self).__name__, **content}
 
 

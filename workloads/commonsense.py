@@ -175,8 +175,9 @@ class CommonsenseWorkload(Workload):
         if "checkpoint" in changed:
             tokenizer = self.tokenizer if "tokenizer" in changed else None
             out = replace(out, tokenizer=tokenizer, model=None)
-        harmless = {"steps", "seconds", "evaluate_every", "batch.micro", "checkpointing", "layerwise", "diverged_above", "hardware"}
-        keeps_target = "target" in changed or changed <= harmless | {"test_examples", "scoring_tokens"}
+        execution = {"batch.micro", "checkpointing", "layerwise", "compile", "scoring_tokens"}
+        harmless = {"steps", "seconds", "evaluate_every", "diverged_above", "hardware", "test_examples", *execution}
+        keeps_target = "target" in changed or changed <= harmless
         return out if keeps_target else replace(out, target=None)
 
     @contextlib.contextmanager

@@ -7,6 +7,8 @@ Shape legend: b sequences, t positions, d hidden size, h heads, k size of a head
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +118,13 @@ class Layer(nn.Module):
         return out
 
 
+class SummedLoss(nn.Module):
+    """`summed_loss` as a module, so that it can be compiled: then no fp32 copy of the logits is written."""
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return summed_loss(logits, targets)
+
+
 class Llama(nn.Module):
     """The decoder with a language-model head, on the current default device, its matrices not yet initialised."""
 
@@ -131,6 +140,7 @@ class Llama(nn.Module):
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
         self.norm = RMSNorm(shape.hidden, eps=shape.eps)
         self.head = Linear(shape.hidden, shape.vocab, "head")
+        self.criterion = SummedLoss()
         if shape.tied:
             self.head.weight = self.embed.weight
         cos_tk, sin_tk = rotations(positions, shape.hidden // shape.heads, shape.rope_base)
@@ -139,14 +149,20 @@ class Llama(nn.Module):
         self.register_buffer("sin_tk", sin_tk.to(device), persistent=False)
 
     def forward(self, tokens_bt: Tensor, targets_bt: Tensor | None = None, chunk: int | None = None) -> Tensor:
-        """Logits; or, given targets, the sum of their losses in nats, with the logits of `chunk` tokens alive at a time."""
+        """Logits; or, given targets, the sum of their losses in nats, with the logits of `chunk` tokens alive at a time (None: of all)."""
         x_btd = self.features(tokens_bt)
         if targets_bt is None:
             logits_btv: Tensor = self.head(x_btd)
             return logits_btv
         x_nd, targets_n = x_btd.flatten(0, 1), targets_bt.flatten()
-        pieces = zip(torch.split(x_nd, chunk or len(x_nd)), torch.split(targets_n, chunk or len(x_nd)), strict=True)
-        return torch.stack([checkpoint(self._piece, *piece, use_reentrant=False) for piece in pieces]).sum()
+        if chunk is None or chunk >= len(x_nd):
+            return self._losses(x_nd, targets_n)
+        if torch.is_grad_enabled():
+            weights = [weight for weight in self.head.parameters() if weight.requires_grad]
+            loss: Tensor = LossInChunks.apply(self._losses, chunk, targets_n, x_nd, *weights)  # type: ignore[no-untyped-call]  # torch's
+            return loss
+        pieces = zip(torch.split(x_nd, chunk), torch.split(targets_n, chunk), strict=True)
+        return torch.stack([self._losses(*piece) for piece in pieces]).sum()
 
     def features(self, tokens_bt: Tensor, places_bt: Tensor | None = None, context: Context | None = None) -> Tensor:
         """What the head sees, (b, t, d); `places_bt` are the tokens' positions if they do not begin a sequence."""
@@ -159,8 +175,42 @@ class Llama(nn.Module):
         out_btd: Tensor = self.norm(x_btd)
         return out_btd
 
-    def _piece(self, x_nd: Tensor, targets_n: Tensor) -> Tensor:
-        return summed_loss(self.head(x_nd), targets_n)
+    def _losses(self, x_nd: Tensor, targets_n: Tensor) -> Tensor:
+        """Sum of the losses of some tokens, whose logits live no longer than their gradient needs them."""
+        loss: Tensor = self.criterion(self.head(x_nd), targets_n)
+        return loss
+
+
+class LossInChunks(torch.autograd.Function):
+    """A sum of losses, `chunk` tokens after another: each chunk's gradient is taken at once, so that no logits wait for the backward pass.
+
+    That keeps a gradient of the features and one of the head instead of all logits, and computes nothing twice.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, losses: Callable[[Tensor, Tensor], Tensor], chunk: int, targets_n: Tensor, x_nd: Tensor, *weights: Tensor
+    ) -> Tensor:
+        total = x_nd.new_zeros((), dtype=torch.float32)
+        x_grad_nd = torch.empty_like(x_nd)
+        grads = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
+        pieces = zip(*(torch.split(part, chunk) for part in (x_nd, targets_n, x_grad_nd)), strict=True)
+        for x_cd, targets_c, x_grad_cd in pieces:
+            with torch.enable_grad():
+                own_cd = x_cd.detach().requires_grad_()
+                loss = losses(own_cd, targets_c)
+            found_cd, *found = torch.autograd.grad(loss, [own_cd, *weights])
+            total += loss.detach()
+            x_grad_cd.copy_(found_cd)
+            for grad, part in zip(grads, found, strict=True):
+                grad.add_(part)
+        ctx.save_for_backward(x_grad_nd, *grads)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, factor: Tensor) -> Any:
+        """What was found times the gradient of the sum, in fp32: a factor such as 1 / tokens would lose digits in bf16."""
+        return None, None, None, *(grad.float() * factor for grad in ctx.saved_tensors)  # autograd rounds to each input's dtype
 
 
 def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:

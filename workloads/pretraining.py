@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ class PretrainingWorkload(Workload):
     legacy_sequences: int
     """Sequences in one evaluation batch of the published protocol, over all its devices: what N counts in `legacy_ppl`."""
     loss_chunk: int | None = None
-    """Tokens whose logits are alive at a time; None keeps all of a micro-batch and computes the head once less."""
+    """Tokens whose logits are alive at a time; None keeps those of a whole micro-batch."""
 
     def build(self, seed: int, device: torch.device | str) -> nn.Module:
         import torch
@@ -74,13 +74,13 @@ class PretrainingWorkload(Workload):
         return open_tokens(self.data, length=self.batch.length, tokenizer=self.tokenizer, layout=self.layout, vocab=vocab)
 
     def loss(self, model: nn.Module, batch: Tokens) -> tuple[Tensor, int]:
-        from workloads.llama import summed_loss
-
         with self._autocast(batch.inputs_bt.device.type):
-            if self.loss_chunk is not None:
-                return model(batch.inputs_bt, batch.targets_bt, self.loss_chunk), batch.target_count
-            logits = model(batch.inputs_bt)
-        return summed_loss(logits, batch.targets_bt), batch.target_count
+            return model(batch.inputs_bt, batch.targets_bt, self.loss_chunk), batch.target_count
+
+    def compilable(self, model: nn.Module) -> Iterable[nn.Module]:
+        from workloads.llama import Llama
+
+        return (*super().compilable(model), *([model.criterion] if isinstance(model, Llama) else []))
 
     def evaluate(self, model: nn.Module, data: Data, device: torch.device | str) -> dict[str, float]:
         """`val_loss` (exact mean, nats per token), `val_ppl`, and `legacy_ppl`, which has N batches' loss divided by N + 1."""
@@ -121,7 +121,8 @@ class PretrainingWorkload(Workload):
                 layout=self.layout if "layout" in changed else None,
                 model=self.model if "model.vocab" in changed else replace(self.model, vocab=None),
             )
-        harmless = {"steps", "seconds", "evaluate_every", "batch.micro", "checkpointing", "loss_chunk", "diverged_above", "hardware"}
+        execution = {"batch.micro", "checkpointing", "loss_chunk", "compile"}
+        harmless = {"steps", "seconds", "evaluate_every", "diverged_above", "hardware", *execution}
         keeps_target = "target" in changed or changed <= harmless
         return out if keeps_target else replace(out, target=None)
 
@@ -166,6 +167,7 @@ def _rung(
         layout="padded",
         validation_tokens=10_000_000,
         legacy_sequences=evaluated,
+        loss_chunk=4096,  # its logits and their gradient take 0.8 GB in bf16 and fp32; those of 32,768 tokens would take 6.3
     )
 
 
