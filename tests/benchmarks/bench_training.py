@@ -15,7 +15,7 @@ import gc
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -50,7 +50,6 @@ class Setup:
     device: str
     threads: int
     steps: int
-    compile: bool
 
     @cached_property
     def workload(self) -> PretrainingWorkload:
@@ -92,11 +91,11 @@ def runner(setup: Setup, folder: Path) -> Block:
 
 
 def bare(setup: Setup) -> Block:
-    """What one writes in a page."""
-    workload = setup.workload
+    """What one writes in a page: all logits at once, the model compiled as a whole."""
+    workload = replace(setup.workload, loss_chunk=None)
     model = workload.build(0, setup.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.0, fused=True)
-    if setup.compile:
+    if workload.compile:
         model.compile()
     batches = setup.batches()
     if setup.device != "cpu":
@@ -139,7 +138,7 @@ def trainer(setup: Setup, folder: Path) -> Block:
         lr_scheduler_type="constant",
         optim="adamw_torch_fused",
         bf16=workload.precision.autocast == "bf16",
-        torch_compile=setup.compile,
+        torch_compile=workload.compile,
         use_cpu=device == "cpu",
         dataloader_pin_memory=device != "cpu",
         remove_unused_columns=False,
@@ -214,7 +213,7 @@ def compare(setup: Setup, rounds: int) -> Iterator[Measured]:
             peaks.append(flops.matmul_rate(setup.device, dtype))
     peak = max(peaks)
     batch, micro = workload.batch, workload.batch.micro or workload.batch.sequences
-    what = f"{setup.name} {batch.sequences}x{batch.length}{' compiled' if setup.compile else ''}"
+    what = f"{setup.name} {batch.sequences}x{batch.length}{' compiled' if workload.compile else ''}"
     note = f"micro-batches of {micro}, {setup.steps} steps a round"
     for name, values in rates.items():
         yield of(f"{what}: {name}", values, "tokens/s", note=note)
@@ -253,10 +252,9 @@ def main() -> int:
         if not isinstance(declared, PretrainingWorkload):
             parser.error(f"--workload {name}: expected a pre-training workload, such as llama_nano or llama_60m")
         vocab = declared.model.vocab  # other data would bring their own
-        overrides = ENDLESS | {"data": options.data, "model.vocab": vocab} | {key: size for key, size in sizes.items() if size}
-        setup = Setup(
-            name=name, overrides=overrides, device=options.device, threads=options.threads, steps=options.steps, compile=options.compile
-        )
+        overrides = ENDLESS | {"data": options.data, "model.vocab": vocab, "compile": options.compile}
+        overrides |= {key: size for key, size in sizes.items() if size}
+        setup = Setup(name=name, overrides=overrides, device=options.device, threads=options.threads, steps=options.steps)
         for found in compare(setup, options.rounds):
             rows.append(found)
             print(found, flush=True)
