@@ -14,20 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from runner import composition, layerwise, memory
+from runner import layerwise
 from runner.devices import Group
 from submissions import engine
-from submissions.base import Submission
+from submissions.base import Submission, Training
+from submissions.engine import MatrixOptimizer
 
 if TYPE_CHECKING:
     from workloads.base import Workload
-
-PASSES = 2
-"""Micro-batches that are followed: the second finds the gradients of the first, as all later ones do."""
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # likewise
@@ -42,7 +39,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # likewise
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **kwargs or {})
-        for value in tree_leaves(out):
+        for value in (out,) if isinstance(out, Tensor) else tree_leaves(out):
             if isinstance(value, Tensor):
                 self.hold(value)
         return out
@@ -63,7 +60,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # likewise
 
 
 @contextlib.contextmanager
-def _fast_attention() -> Iterator[None]:
+def fast_attention() -> Iterator[None]:
     """Gives attention on the meta device the kernel that devices have: there torch would form the t x t matrix that no fast one keeps.
 
     A function mode would not do: it is off inside the backward pass, where layers are computed again.
@@ -80,45 +77,48 @@ def _fast_attention() -> Iterator[None]:
         setattr(torch.nn.functional, "scaled_dot_product_attention", plain)  # noqa: B010
 
 
-def peak(submission: Submission, workload: Workload, device: str = "meta") -> int:
+def peak(submission: Submission, workload: Workload, training: Training) -> int:
     """Bytes at the fullest moment of the first update, with its refresh.
 
+    Args:
+        training: not yet begun; it is of no use afterwards.
+
     Raises:
-        ValueError: the submission does its own work in a step, which only a trial can follow.
+        RuntimeError, NotImplementedError: the step reads values, and the model is on the meta device.
     """
-    for hook in ("before_step", "train_step"):
-        if getattr(type(submission), hook) is not getattr(Submission, hook):
-            raise ValueError(f"{type(submission).__name__} does its own work in {hook}(): its peak can only be measured, in a trial")
-    if workload.layerwise:
-        layerwise.check(workload, submission)
-    model = composition.model_of(submission, workload, 0, device)
-    alone = engine.ALONE.set(workload.layerwise)
-    optimizers = submission.optimizers(model, 0)
-    engine.ALONE.reset(alone)
-    for optimizer in optimizers:
-        memory.create_state(optimizer)
-    state = (tensor for optimizer in optimizers for tensor in engine.state_tensors(optimizer))
-    ledger = Ledger([*model.parameters(), *model.buffers(), *state])
-    _step(model, optimizers, workload, workload.example(device), ledger)
-    return ledger.peak
-
-
-def _step(model: nn.Module, optimizers: list[Optimizer], workload: Workload, batch: Any, ledger: Ledger) -> None:
-    """One update. torch's own optimizers are left out: their state is there, and the fused kernels need nothing else."""
-    own = [optimizer for optimizer in optimizers if isinstance(optimizer, engine.MatrixOptimizer)]
-    passes = min(PASSES, workload.batch.sequences // (workload.batch.micro or workload.batch.sequences))
+    model, batch = training.model, workload.example(next(training.model.parameters()).device)
+    # torch's own optimizers are left out: their state is there, and the fused kernels need nothing else.
+    own = [optimizer for optimizer in training.optimizers if isinstance(optimizer, MatrixOptimizer)]
     if workload.layerwise:
         layerwise.install(list(own), Group(), lambda name: contextlib.nullcontext())
         layerwise.begin(list(own))
         _free_at_once(model)
-    with ledger, _fast_attention() if batch[0].is_meta else contextlib.nullcontext():
-        for _ in range(passes):
-            loss, tokens = workload.loss(model, batch)
-            (loss / tokens).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            del loss
+    elif workload.batch.micro not in (None, workload.batch.sequences):
+        for parameter in model.parameters():  # a later micro-batch finds the gradients of the first one
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+
+    def backward(batch: Any) -> Tensor:
+        loss, tokens = workload.loss(model, batch)
+        (loss / tokens).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return loss.detach()
+
+    training.t, training.backward = 1, backward
+    ledger = Ledger(_held(training))
+    with ledger, fast_attention() if batch[0].is_meta else contextlib.nullcontext():
+        submission.before_step(training)
+        submission.train_step(training, batch)
         if not workload.layerwise:
             for optimizer in own:
                 optimizer.step()
+    return ledger.peak
+
+
+def _held(training: Training) -> Iterator[Tensor]:
+    """What is there before the step."""
+    yield from (*training.model.parameters(), *training.model.buffers())
+    yield from (parameter.grad for parameter in training.model.parameters() if parameter.grad is not None)
+    for optimizer in training.optimizers:
+        yield from engine.state_tensors(optimizer)
 
 
 def _free_at_once(model: nn.Module) -> None:

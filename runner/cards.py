@@ -39,7 +39,7 @@ def check(trial: Trial, card: int, name: str) -> None:
     found = memory.predict(composition.submission_of(trial), workload)
     if fits(found["total"], card):
         return
-    parts = ", ".join(f"{part} {status.megabytes(size)}" for part, size in found.items() if part != "total" and size)
+    parts = ", ".join(f"{part} {status.megabytes(size)}" for part, size in found.items() if part not in ("total", "peak") and size)
     lighter = [text for text, on in (("checkpointing=true", workload.checkpointing), ("layerwise=true", workload.layerwise)) if not on]
     lighter += ["batch.micro=1"] if (workload.batch.micro or workload.batch.sequences) > 1 and not workload.layerwise else []
     raise ValueError(

@@ -132,7 +132,7 @@ def _resumes(trial: Trial, whole: record.End, results: Path) -> Finding:
 def _memory(submission: Submission, trial: Trial, end: record.End) -> Finding:
     sizes = memory.predict(submission, catalog.workload(trial.workload, trial.overrides))
     measured, predicted = int(end.bytes["state"]), sizes["state"]
-    parts = ", ".join(f"{name} {status.megabytes(float(size))}" for name, size in sizes.items())
+    parts = ", ".join(f"{name} {status.megabytes(float(size))}" for name, size in sizes.items() if name != "peak")
     if measured == predicted:
         return Finding("state has the predicted size", None, parts)
     return Finding(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,14 +15,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.optim import Optimizer
 
-from runner import composition, layerwise
+from runner import allocation, composition, layerwise, status
 from submissions import engine
-from submissions.base import MatrixSubmission, Submission, Training
+from submissions.base import Submission, Training
 
 if TYPE_CHECKING:
     from workloads.base import Workload
-
-PARTS = ("weights", "gradients", "state", "activations", "refresh")
 
 
 def size(tensors: Iterable[Tensor]) -> int:
@@ -78,26 +78,45 @@ def activations(workload: Workload, model: nn.Module, batch: Any) -> int:
 
 
 def predict(submission: Submission, workload: Workload) -> dict[str, int]:
-    """Bytes by part, and their `total`, of training `workload` with `submission`; exact for weights, gradients and state.
+    """Bytes by part of training `workload` with `submission`, uncompiled; exact for weights, gradients and state.
+
+    `peak` is the fullest moment of a step, and `total` too; where a step cannot be followed, `total` is the sum of the parts.
 
     Raises:
         ValueError: the submission does not fit the model, such as a rank above the short side of a matrix, or its setting.
     """
+    workload = replace(workload, compile=False)
+    training = prepared(submission, workload)
+    found = static(workload, training)
+    with allocation.fast_attention():
+        found["activations"] = activations(workload, training.model, workload.example("meta"))
+    found["total"] = sum(found.values())
+    # Reading values, which tensors without memory do not have, is the one thing that a rule may do in a step and cannot do here.
+    with contextlib.suppress(RuntimeError, NotImplementedError):
+        found["total"] = found["peak"] = allocation.peak(submission, workload, training)
+    return found
+
+
+def said(found: dict[str, int]) -> str:
+    """The predicted total for a table; a sum of parts says so."""
+    return status.megabytes(float(found["total"])) + ("" if "peak" in found else " (sum)")
+
+
+def prepared(submission: Submission, workload: Workload, device: str = "meta") -> Training:
+    """Model, optimizers and their state as they are before the first step.
+
+    Raises:
+        ValueError: the submission does not fit the model or the setting.
+    """
     if workload.layerwise:
         layerwise.check(workload, submission)
-    model = composition.model_of(submission, workload, 0, "meta")
+    model = composition.model_of(submission, workload, 0, device)
     alone = engine.ALONE.set(workload.layerwise)
     optimizers = submission.optimizers(model, 0)
     engine.ALONE.reset(alone)
-    training = Training(model=model, seed=0, steps=workload.budget.steps, optimizers=optimizers)
     for optimizer in optimizers:
         create_state(optimizer)
-    found = static(workload, training)
-    if hasattr(submission, "predicted_state_bytes"):
-        found["state"] = submission.predicted_state_bytes(model)
-    found["activations"] = activations(workload, model, workload.example("meta"))
-    found["refresh"] = refresh_transient(submission, optimizers)
-    return {**found, "total": sum(found.values())}
+    return Training(model=model, seed=0, steps=workload.budget.steps, optimizers=optimizers)
 
 
 def create_state(optimizer: Optimizer) -> None:
@@ -114,25 +133,6 @@ def create_state(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = None
-
-
-def refresh_transient(submission: Submission, optimizers: list[Optimizer]) -> int:
-    """Bytes that one refresh needs for a moment: the fp32 copy of the largest stack, its Gram matrix and eigenvectors."""
-    if not isinstance(submission, MatrixSubmission) or not hasattr(submission, "gap"):
-        return 0
-    return max((_refresh_bytes(stack) for stack in _stacks(optimizers)), default=0)
-
-
-def _refresh_bytes(stack: engine.Stack) -> int:
-    shape = stack.parameters[0].shape
-    short, long = min(shape), max(shape)
-    return 4 * len(stack.parameters) * (short * long + 3 * short * short)
-
-
-def _stacks(optimizers: list[Optimizer]) -> Iterator[engine.Stack]:
-    for optimizer in optimizers:
-        if isinstance(optimizer, engine.MatrixOptimizer):
-            yield from optimizer.stacks
 
 
 def peak(device: torch.device) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import statistics
 from collections.abc import Iterator
@@ -16,6 +18,9 @@ CHECKED = 32
 POINTS = 40
 """Up to so many distinct configurations a plan lists each; beyond, one line per submission and workload."""
 
+NEUTRAL = frozenset({"lr", "schedule", "warmup", "horizon", "final_lr"})
+"""Hyperparameters of every submission that change no tensor's size: a sweep over them needs one prediction."""
+
 Group = tuple[Trial, list[Trial]]
 """One trial that stands for all, and all."""
 
@@ -26,10 +31,13 @@ def check(trials: list[Trial]) -> None:
     Raises:
         ValueError: data is missing or changed, or a configuration does not fit its model (a rank above the matrix).
     """
+    from runner import memory
+
     for first, _ in _groups(trials, points=False):
         catalog.workload(first.workload, first.overrides).open_data()
     for first in configurations(trials)[:CHECKED]:
-        predicted(first)
+        with contextlib.suppress(RuntimeError, NotImplementedError):  # it reads values, which meta tensors do not have; the trial will tell
+            memory.prepared(composition.submission_of(first), catalog.workload(first.workload, first.overrides))
 
 
 def configurations(trials: list[Trial]) -> list[Trial]:
@@ -43,25 +51,36 @@ def predicted(trial: Trial) -> dict[str, int] | None:
     Raises:
         ValueError: the hyperparameters do not fit the model.
     """
+    shaping = {name: value for name, value in trial.hyperparameters.items() if name not in NEUTRAL}
+    what = (trial.workload, trial.workload_sha256, trial.overrides, trial.submission, trial.source_sha256, shaping, trial.adapter)
+    return _predicted(json.dumps(what, sort_keys=True))
+
+
+@functools.cache
+def _predicted(what: str) -> dict[str, int] | None:
     from runner import memory
 
-    submission = composition.submission_of(trial)
+    workload, _, overrides, submission, _, hyperparameters, adapter = json.loads(what)
+    trial = Trial(
+        study="", workload=workload, overrides=overrides, submission=submission, hyperparameters=hyperparameters, adapter=adapter, seed=0
+    )
     try:
-        return memory.predict(submission, catalog.workload(trial.workload, trial.overrides))
-    except (RuntimeError, NotImplementedError):  # it reads values, which meta tensors do not have; the trial itself will tell
+        return memory.predict(composition.submission_of(trial), catalog.workload(workload, overrides))
+    except (RuntimeError, NotImplementedError):  # likewise
         return None
 
 
 def table(trials: list[Trial], results: Path) -> list[list[str]]:
     """Cells of a plan: a line per configuration (or per submission, if there are many), with what earlier records know."""
+    from runner import memory
+
     known = _known(results)
     points = _few_points(trials)
     names = progress.names(trials) if points else {}
     cells = [["workload", "submission", "trials", "seeds", "steps", "at most", "state", "total memory", "took before", "done"]]
     for first, members in _groups(trials, points=points):
         budget = catalog.workload(first.workload, first.overrides).budget
-        sizes = predicted(first) or {}
-        total = float(sizes.get("total", "nan"))
+        sizes = predicted(first)
         rows = [known[member.id] for member in members if member.id in known]
         took = [row.seconds for row in known.values() if (row.workload, row.submission) == _named(first) and row.seconds == row.seconds]
         name = names[first.id].rpartition(" seed ")[0] if points else first.submission_name
@@ -69,7 +88,7 @@ def table(trials: list[Trial], results: Path) -> list[list[str]]:
             [
                 *(first.workload_name, name.replace(f" {first.workload_name}", ""), str(len(members))),
                 *(str(len({member.seed for member in members})), str(budget.steps), progress.duration(budget.seconds)),
-                *(status.megabytes(float(sizes.get("state", "nan"))), status.megabytes(total)),
+                *((status.megabytes(float(sizes["state"])), memory.said(sizes)) if sizes else ("-", "-")),
                 *(
                     progress.duration(statistics.median(took)) if took else "-",
                     str(sum(row.status in ("reached", "missed") for row in rows)),

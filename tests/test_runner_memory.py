@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import catalog, cli, memory
+from runner import catalog, cli, memory, plan, study
 from submissions.adam import Adam
 from submissions.fira import Fira
 
@@ -62,6 +62,28 @@ def test_bad_input_is_one_line_and_exit_code_2(words: list[str], message: str, c
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_sweep_over_the_learning_rate_is_predicted_once_and_one_over_the_rank_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Fira] = []
+    monkeypatch.setattr(memory, "predict", lambda submission, workload: asked.append(submission) or {})
+    plan._predicted.cache_clear()
+    entry = {"submission": "fira", "sweep": {"lr": [0.001, 0.01, 0.1], "rank": [4, 8]}}
+    document = {"study": "s", "workload": "llama_nano", "seeds": [0, 1], "trials": [entry]}
+    for trial in study.trials(document, folder=Path.cwd()):
+        plan.predicted(trial)
+    plan._predicted.cache_clear()
+    assert [submission.rank for submission in asked] == [4, 8]
+
+
+def test_the_table_marks_a_sum_of_parts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["memory", "--workload", "llama_nano", "--submissions", "adam", "eggroll", "--csv", str(tmp_path / "out.csv")]
+    assert cli.main(words) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert lines["eggroll"].endswith(" (sum)")
+    assert not lines["adam"].endswith(" (sum)")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert [row["is_peak"] for row in csv.DictReader(file)] == ["True", "False"]
 
 
 def test_several_sizes_stand_side_by_side_with_the_papers_estimates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import weakref
 
 import pytest
 import torch
@@ -154,3 +155,38 @@ def test_a_position_sees_no_later_token():
         ours, theirs = model(tokens()), model(changed)
     torch.testing.assert_close(ours[:, :12], theirs[:, :12])
     assert not torch.allclose(ours[:, 12:], theirs[:, 12:])
+
+
+@pytest.mark.parametrize(("changes", "frozen"), [({}, ""), ({"tied": True}, ""), ({}, "head"), ({}, "layers")])
+def test_loss_and_gradients_in_chunks_are_those_of_the_whole(changes, frozen):
+    shape = dataclasses.replace(SMALL, **changes)
+    targets = tokens(1)
+    targets[0, 3:9] = -100
+    found = []
+    for chunk in (None, 7):  # 48 tokens: the last chunk is shorter
+        model = small(shape)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not (frozen and name.startswith(frozen)))
+        for _ in range(2):  # gradients add up over micro-batches
+            loss = model(tokens(), targets, chunk)
+            (loss / 42).backward()
+        with torch.no_grad():
+            torch.testing.assert_close(model(tokens(), targets, chunk), loss.detach(), rtol=1e-6, atol=0)
+        found.append((loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
+
+
+def test_logits_of_one_chunk_are_alive_at_a_time():
+    alive, most = set(), 0
+
+    def watch(module, args, logits):
+        nonlocal most
+        alive.add(logits.untyped_storage()._cdata)
+        weakref.finalize(logits.untyped_storage(), alive.discard, logits.untyped_storage()._cdata)
+        most = max(most, len(alive))
+
+    model = small()
+    model.head.register_forward_hook(watch)
+    loss = model(tokens(), tokens(1), 6)
+    assert (most, len(alive)) == (1, 0)
+    loss.backward()

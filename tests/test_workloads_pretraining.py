@@ -53,6 +53,7 @@ def test_the_ladder_follows_the_published_recipe():
         assert 512 % workload.batch.micro == 0
         assert (workload.data, workload.tokenizer, workload.layout) == ("c4", "t5-base", "padded")
         assert workload.precision == Precision(weights="bf16")
+        assert 2048 <= workload.loss_chunk <= 8192
         assert workload.validation_tokens == 10_000_000
         if name in perplexity:
             assert workload.target.metric == "legacy_ppl"
@@ -77,6 +78,7 @@ def test_every_workload_has_five_variants_that_change_one_thing():
 def test_cpu_members_have_the_declared_size():
     counts = {name: sum(p.numel() for p in BY_NAME[name].build(0, "meta").parameters()) for name in ("llama_nano", "llama_micro")}
     assert counts == {"llama_nano": 869_504, "llama_micro": 2_810_304}
+    assert [BY_NAME[name].loss_chunk for name in counts] == [None, None]
 
 
 def test_declarations_load_no_torch():

@@ -171,7 +171,10 @@ class Llama(nn.Module):
         cos, sin = self.cos_tk[places], self.sin_tk[places]
         recompute = self.checkpointing and torch.is_grad_enabled()
         for layer in self.layers:
-            x_btd = checkpoint(layer, x_btd, cos, sin, use_reentrant=False) if recompute else layer(x_btd, cos, sin, context)
+            if context is not None:  # plain even if it was compiled: shapes change from one reading to the next
+                x_btd = layer.forward(x_btd, cos, sin, context)
+            else:
+                x_btd = checkpoint(layer, x_btd, cos, sin, use_reentrant=False) if recompute else layer(x_btd, cos, sin)
         out_btd: Tensor = self.norm(x_btd)
         return out_btd
 

@@ -33,7 +33,7 @@ def submissions(workload: str | None) -> list[list[str]]:
             layers = hyperparameters.defaults(name, workload, chosen.variant_of)
             try:
                 found = memory.predict(hyperparameters.resolve(cls, layers), chosen)
-                sizes = [status.megabytes(found["state"]), status.megabytes(found["total"])]
+                sizes = [status.megabytes(found["state"]), memory.said(found)]
             except ValueError as error:
                 sizes = ["-", str(error)]
         table.append([name, cls.kind, *sizes, cls.paper or "-", cls.memory or "-"])

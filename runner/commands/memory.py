@@ -1,8 +1,9 @@
 """Predict memory per submission, by part, from shapes alone: nothing is trained or allocated.
 
-Weights, gradients and optimizer state are exact; activations are what one micro-batch keeps for its backward pass;
-refresh is the transient of a subspace refresh. Papers' estimates of weights plus state stand beside ours where a paper
-has them for the same workload, submission and rank.
+Weights, gradients and optimizer state are exact; activations are what one micro-batch keeps for its backward pass. The total is
+the fullest moment of a step, followed allocation by allocation with its refresh; `(sum)` marks one that adds up the parts because the
+submission's step reads values, which shapes do not have. Compiling is not predicted. Papers' estimates of weights plus state stand beside
+ours where a paper has them for the same workload, submission and rank.
 
   slimperf memory --workload llama_60m --submissions adam galore fira --set rank=64
   slimperf memory --workload llama_60m llama_130m llama_350m llama_1b llama_7b --csv memory.csv     sizes side by side
@@ -19,6 +20,7 @@ from runner import arguments
 
 Titled = tuple[str, list[list[Any]]]
 """A heading, and cells of which the numbers are bytes."""
+PARTS = ("weights", "gradients", "state", "activations", "total")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,9 +63,10 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _by_part(rows: list[dict[str, Any]], card: str | None) -> Iterator[Titled]:
-    parts = [key for key in rows[0] if key.startswith("bytes_")]
-    headings = ["submission", *(key.removeprefix("bytes_") for key in parts), *([f"fits {card}"] if card else [])]
-    lines = [[row["submission"], *(row[key] for key in parts), *(["yes" if row["fits"] else "no"] if card else [])] for row in rows]
+    headings = ["submission", *PARTS, *([f"fits {card}"] if card else [])]
+    sizes = [[*(row[f"bytes_{part}"] for part in PARTS[:-1]), row["total"]] for row in rows]
+    fits = [["yes" if row["fits"] else "no"] if card else [] for row in rows]
+    lines = [[row["submission"], *size, *fit] for row, size, fit in zip(rows, sizes, fits, strict=True)]
     yield f"{rows[0]['workload']}: predicted memory", [headings, *lines]
 
 
@@ -77,7 +80,7 @@ def _side_by_side(rows: list[dict[str, Any]], card: str | None) -> Iterator[Titl
         return [["submission", *workloads], *([name, *line] for name, line in zip(names, cells, strict=True))]
 
     yield "predicted memory: weights and optimizer state", lines(lambda row: row["bytes_weights"] + row["bytes_state"])
-    yield "predicted memory: total", lines(lambda row: row["bytes_total"])
+    yield "predicted memory: total", lines(lambda row: row["total"])
     if card:
         yield f"fits {card}", lines(lambda row: "yes" if row["fits"] else "no")
 
@@ -105,7 +108,7 @@ def table(
     chosen: dict[str, Any],
     adapter: dict[str, Any] | None = None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """A row per submission: workload, submission, `bytes_<part>`, rank if it has one; and sentences about what was left out.
+    """A row per submission: workload, submission, `bytes_<part>`, whether the total `is_peak`, rank; and sentences about what was left out.
 
     Raises:
         ValueError: an unknown name, a hyperparameter that no submission has, or one that does not fit a named submission's model.
@@ -133,8 +136,9 @@ def table(
                 raise ValueError(f"{name} on {place.name}: {error}") from None
             notes.append(f"left out: {name} on {place.name}: {error}")
             continue
-        sizes = {f"bytes_{part}": size for part, size in found.items()}
-        rows.append({"workload": place.name, "submission": Path(name).stem, **sizes, "hp.rank": getattr(own_rule, "rank", None)})
+        sizes = {f"bytes_{part}": found[part] for part in PARTS}
+        row = {"workload": place.name, "submission": Path(name).stem, **sizes, "is_peak": "peak" in found, "total": memory.said(found)}
+        rows.append({**row, "hp.rank": getattr(own_rule, "rank", None)})
     if unknown := chosen.keys() - known:
         raise ValueError(f"--set {min(unknown)}: none of these submissions has it{fields.nearest(min(unknown), known)}")
     if not rows:
@@ -147,6 +151,7 @@ def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [name for name in rows[0] if name != "hp.rank"], extrasaction="ignore", lineterminator="\n")
+        columns = [name for name in rows[0] if name not in ("hp.rank", "total")]
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

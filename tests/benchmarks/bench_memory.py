@@ -15,7 +15,7 @@ import sys
 
 from measured import FOLDER
 
-from runner import allocation, catalog
+from runner import catalog, memory
 from submissions.adam import Adam
 from submissions.adam8bit import Adam8bit
 from submissions.apollo import Apollo
@@ -45,7 +45,7 @@ GIB = 2**30
 def needed(submission: Submission, sequences: int) -> int:
     """Bytes at the peak."""
     slim = {"layerwise": True, "checkpointing": True, "loss_chunk": 2048, "batch.sequences": sequences, "batch.micro": None}
-    return allocation.peak(dataclasses.replace(submission, clip=None), catalog.workload("llama_7b", slim))
+    return memory.predict(dataclasses.replace(submission, clip=None), catalog.workload("llama_7b", slim))["peak"]
 
 
 Table = dict[tuple[str, int], int]
