@@ -161,7 +161,7 @@ def _spikes(runs: Runs) -> Result:
     activity = activity.merge(shown[["trial", "variant"]], on="trial")
     drawn = {}
     if not activity.empty:
-        drawn["limiter"] = studies.series(activity, y="value", hue="variant", label="factor that the limiter applies (mean over matrices)")
+        drawn["limiter"] = studies.series(activity, y="value", hue="variant", label="limiter's factor, mean over matrices")
     losses = runs.points[runs.points["name"] == "train_loss"].merge(shown[["trial", "variant", "seed"]], on="trial")
     if not losses.empty:
         first = losses[losses["seed"] == losses["seed"].min()]

@@ -16,6 +16,8 @@ from analysis import palette
 
 WIDTH, HEIGHT = 4.9, 3.3
 """Inches of one panel: nearly a column of a paper, and 9 pt type stays readable on a telephone."""
+LEGEND_ROW = 0.18
+"""Inches of one row of a legend."""
 RC: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same picture on every machine
     "font.size": 9.0,
@@ -85,6 +87,7 @@ def legend(figure: Figure, axes: Iterable[Axes], *, columns: int = 4) -> None:
         # Long names need wider columns, else the legend would be cut off at the border.
         longest = max(map(len, entries))
         room = max(1, min(columns, int(figure.get_figwidth() * 13 / (longest + 6))))
+        figure.set_figheight(figure.get_figheight() + LEGEND_ROW * -(-len(entries) // room))  # the panels keep their size
         figure.legend(entries.values(), entries, loc="outside upper left", ncols=room, borderaxespad=0.2)
 
 

@@ -14,6 +14,8 @@ from analysis import palette, spread
 from analysis.figures import canvas
 from analysis.figures.training import VALUES
 
+REACH = 1.0
+"""How far an interval may widen a frame, in ranges of the trials."""
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
@@ -37,13 +39,24 @@ def bars(runs: pd.DataFrame, *, y: str, by: str = "variant", line: str | None = 
             axes.axvline(
                 float(table.loc[table[by] == line, y].iloc[0]), color=palette.MUTED, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1
             )
-        low, high = float(runs[y].min()), float(runs[y].max())
-        margin = 0.04 * (high - low) or 0.01 * high
-        axes.set_xlim(low - margin, high + margin)  # an interval of few seeds may leave the frame
+        cut = _frame(axes, runs[y].astype(float), table[f"{y}_low"], table[f"{y}_high"])
         axes.set_yticks(range(len(table)), [str(value) for value in table[by]])
         axes.set(xlabel=VALUES.get(y, y.replace("_", " ")), ylim=(len(table) - 0.45, -0.55))
-        canvas.note(figure, "dots: trials; circle and bar: mean and 95 % interval over seeds")
+        canvas.note(figure, "dots: trials; circle and bar: mean and 95 % interval over seeds" + ("; arrow: it goes on" if cut else ""))
     return figure
+
+
+def _frame(axes: Axes, dots: pd.Series, lows: pd.Series, highs: pd.Series) -> bool:
+    """Limits of x that show every dot and its interval; one far wider than all dots ends in an arrow, and the answer is True."""
+    span = float(dots.max() - dots.min()) or 0.01 * float(dots.max())
+    low = max(min(dots.min(), lows.min()), dots.min() - REACH * span)
+    high = min(max(dots.max(), highs.max()), dots.max() + REACH * span)
+    axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
+    beyond = [(low, "<", lows < low), (high, ">", highs > high)]
+    for end, marker, those in beyond:
+        places = np.flatnonzero(those.to_numpy(bool))
+        axes.plot([end] * len(places), places, marker, color=palette.INK, markersize=5, zorder=3)
+    return any(bool(those.any()) for _, _, those in beyond)
 
 
 def scatter(x: pd.Series, y: pd.Series, *, names: tuple[str, str]) -> Figure:
