@@ -51,7 +51,8 @@ def _frame(axes: Axes, dots: pd.Series, lows: pd.Series, highs: pd.Series) -> bo
     span = float(dots.max() - dots.min()) or 0.01 * float(dots.max())
     low = max(min(dots.min(), lows.min()), dots.min() - REACH * span)
     high = min(max(dots.max(), highs.max()), dots.max() + REACH * span)
-    axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
+    margin = 0.04 * max(high - low, span)
+    axes.set_xlim(low - margin, high + margin)
     beyond = [(low, "<", lows < low), (high, ">", highs > high)]
     for end, marker, those in beyond:
         places = np.flatnonzero(those.to_numpy(bool))
