@@ -175,6 +175,9 @@ class MatrixSubmission(Submission):
 
     decay: ClassVar[Literal["after", "before", "coupled"]] = "after"
     """Weight decay acts on the updated weight (GaLore family), before the update (torch's AdamW), or is added to the gradient (L2)."""
+    elementwise: ClassVar[bool] = False
+    """True if no entry's update depends on another's, state changes in place and there are no probes: a CPU then updates large matrices
+    piece by piece, in its cache."""
     wide: ClassVar[bool] = True
     """Matrices arrive with m <= n: square and tall ones transposed. False hands them over as they are stored (out x in)."""
 

@@ -65,6 +65,7 @@ class ElementwiseAdam(MatrixSubmission):
     raw_eps: bool = False
     """eps stands beside sqrt(v) before bias correction (GaLore family) instead of after it (torch)."""
 
+    elementwise: ClassVar[bool] = True
     wide: ClassVar[bool] = False
 
     def init(self, W_bmn: Tensor) -> State:

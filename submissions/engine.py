@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from types import EllipsisType
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +28,8 @@ ALONE: ContextVar[bool] = ContextVar("ALONE", default=False)
 """True while optimizers are made whose matrices must be updated one by one, as soon as each has its gradient."""
 CPU_STACKED_BELOW = 2**16
 """Elements of a matrix up to which a CPU stacks it with its equals."""
+CPU_PIECE = 2**17
+"""Elements that a CPU updates at a time where entries do not depend on one another: larger temporaries are paged in anew each time."""
 STACK_ELEMENTS = {"cpu": 2**20, "cuda": 2**27, "meta": 2**27}
 """Largest stack, in elements: fits a CPU's cache; bounds a GPU's temporaries."""
 
@@ -128,7 +131,8 @@ class MatrixOptimizer(Optimizer):
         self._in_terms = gives_terms(type(rule))
         self.part: Callable[[str], AbstractContextManager[Any]] = lambda name: contextlib.nullcontext()
         self.probe: Callable[[Probes, list[str]], None] | None = None
-        self.stacks = [Stack(group, rule, seed) for group in stacks_of(members, not ALONE.get() if stacked is None else stacked)]
+        together = not ALONE.get() if stacked is None else stacked
+        self.stacks = [Stack(group, rule, seed) for group in stacks_of(members, together, rule.elementwise)]
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure: the runner owns the backward pass
         self.advance()
@@ -154,6 +158,10 @@ class MatrixOptimizer(Optimizer):
                 U, probes = self.rule.direction(G_bmn, state, self.t)
                 stack.keep(state, self.t)
                 stack.apply_terms(U, lr)
+            elif self.rule.elementwise and len(stack.parameters) == 1:
+                probes = {}
+                self._update_in_pieces(G_bmn, state, stack, lr)
+                stack.keep(state, self.t)
             else:
                 U_bmn, probes = self._update(G_bmn, state, stack)
                 stack.keep(state, self.t)
@@ -169,6 +177,17 @@ class MatrixOptimizer(Optimizer):
             given, expected = tuple(U_bmn.shape), tuple(shape)
             raise ValueError(f"{type(self.rule).__name__}.update returned shape {given} for {stack.names[0]}, expected {expected}")
         return U_bmn, probes
+
+    def _update_in_pieces(self, G_bmn: Tensor, state: State, stack: Stack, lr: float) -> None:
+        """Update and apply a few rows at a time; what is kept of the matrix as a whole enters each piece as it was, and changes once."""
+        whole = {key: value for key, value in state.items() if value.ndim < G_bmn.ndim}
+        part: State = {}
+        for rows in row_slices(stack.parameters[0]):
+            part = {key: value.clone() if key in whole else value[:, rows] for key, value in state.items()}
+            U_bmn, _ = self._update(G_bmn[:, rows], part, stack)
+            stack.parameters[0][rows].add_(U_bmn[0], alpha=-lr)
+        for key, value in whole.items():
+            value.copy_(part[key])
 
     def _decay(self, stack: Stack, lr: float, *moments: str) -> None:
         decay = self.rule.weight_decay
@@ -206,8 +225,9 @@ def gives_terms(rule: type[MatrixSubmission]) -> bool:
     return next("direction" in cls.__dict__ for cls in rule.__mro__ if {"update", "direction"} & cls.__dict__.keys())
 
 
-def stacks_of(members: Sequence[Named], stacked: bool) -> Iterator[list[Named]]:
+def stacks_of(members: Sequence[Named], stacked: bool, elementwise: bool = False) -> Iterator[list[Named]]:
     """Members in groups of one shape, dtype and device that are worth stacking; alone otherwise."""
+    largest = STACK_ELEMENTS | ({"cpu": CPU_PIECE} if elementwise else {})
     groups: dict[Any, list[Named]] = defaultdict(list)
     for member in members:
         p = member.parameter
@@ -215,9 +235,31 @@ def stacks_of(members: Sequence[Named], stacked: bool) -> Iterator[list[Named]]:
         groups[(p.shape, p.dtype, p.device) if together else member.name].append(member)
     for group in groups.values():
         p = group[0].parameter
-        size = max(1, STACK_ELEMENTS.get(p.device.type, 2**27) // max(p.numel(), 1))
+        size = max(1, largest.get(p.device.type, 2**27) // max(p.numel(), 1))
         for start in range(0, len(group), size):
             yield group[start : start + size]
+
+
+def row_slices(W: Tensor) -> Iterator[slice | EllipsisType]:
+    """Indices of rows that a CPU's cache holds; of everything at once if it is small, and on other devices."""
+    if W.device.type != "cpu" or W.numel() <= CPU_PIECE:
+        yield ...
+        return
+    size = max(1, CPU_PIECE * len(W) // W.numel())
+    yield from (slice(start, start + size) for start in range(0, len(W), size))
+
+
+def batches(*lists: Sequence[Tensor]) -> Iterator[list[list[Tensor]]]:
+    """Lists of tensors of equal shapes, a few rows or small tensors at a time on a CPU, as they are on other devices."""
+    batch: list[list[Tensor]] = []
+    for tensors in zip(*lists, strict=True):
+        for rows in row_slices(tensors[0]):
+            batch.append([tensor[rows] for tensor in tensors])
+            if tensors[0].device.type == "cpu" and sum(pieces[0].numel() for pieces in batch) >= CPU_PIECE:
+                yield [list(pieces) for pieces in zip(*batch, strict=True)]
+                batch = []
+    if batch:
+        yield [list(pieces) for pieces in zip(*batch, strict=True)]
 
 
 def state_tensors(optimizer: Optimizer) -> Iterator[Tensor]:

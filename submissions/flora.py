@@ -100,8 +100,8 @@ class Flora(MatrixSubmission):
         """X: the gradient over the root of its factored second moment; overwrites the gradient."""
         m, n = G_bmn.shape[-2:]
         weight = t**self.decay_rate  # one minus the decay rate
-        state["rows"].lerp_(G_bmn.norm(dim=-1, keepdim=True).square_().div_(n).add_(self.eps), weight)
-        state["columns"].lerp_(G_bmn.norm(dim=-2, keepdim=True).square_().div_(m).add_(self.eps), weight)
+        state["rows"].lerp_(linalg.column_energy(G_bmn.mT).mT.div(n).add_(self.eps), weight)
+        state["columns"].lerp_(linalg.column_energy(G_bmn).div_(m).add_(self.eps), weight)
         rows_bm1 = (state["rows"] / state["rows"].mean(-2, keepdim=True)).rsqrt()
         return G_bmn.mul_(rows_bm1).mul_(state["columns"].rsqrt())
 

@@ -181,9 +181,12 @@ def newton_schulz(X_bmn: Tensor, steps: int) -> Tensor:
     tall = X_bmn.shape[-2] > X_bmn.shape[-1]
     X = X_bmn.mT if tall else X_bmn
     X = X / X.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
+    alone = len(X) == 1  # a CPU's batched products in bf16 copy what its plain ones do not
+    X, plus = (X[0], torch.addmm) if alone else (X, torch.baddbmm)
     for _ in range(steps):
         A = X @ X.mT
-        X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
+        X = plus(X, plus(A, A, A, beta=b, alpha=c), X, beta=a)
+    X = X.unsqueeze(0) if alone else X
     return X.mT if tall else X
 
 

@@ -33,6 +33,7 @@ class Lion(MatrixSubmission):
     kind: ClassVar[Literal["full-rank"]] = "full-rank"
     memory: ClassVar[str] = "m*n"
     decay: ClassVar[Literal["before"]] = "before"
+    elementwise: ClassVar[bool] = True
     wide: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

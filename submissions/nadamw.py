@@ -46,6 +46,7 @@ class Nadamw(MatrixSubmission):
     kind: ClassVar[Literal["full-rank"]] = "full-rank"
     memory: ClassVar[str] = "2*m*n + (momentum_decay is not None)"
     decay: ClassVar[Literal["before"]] = "before"
+    elementwise: ClassVar[bool] = True
     wide: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -63,12 +64,12 @@ class Nadamw(MatrixSubmission):
         m, v = state["m"], state["v"]
         m.lerp_(G_bmn, 1 - self.betas[0])
         v.mul_(self.betas[1]).addcmul_(G_bmn, G_bmn, value=1 - self.betas[1])
-        denominator = (v.sqrt() / math.sqrt(1 - self.betas[1] ** t)).add_(self.eps)
+        denominator = v.sqrt().div_(math.sqrt(1 - self.betas[1] ** t)).add_(self.eps)
         if self.momentum_decay is None:
-            return m.lerp(G_bmn, 1 - self.betas[0]).div_(denominator).div_(1 - self.betas[0] ** t), {}
+            return G_bmn.lerp_(m, self.betas[0]).div_(denominator).div_(1 - self.betas[0] ** t), {}
         now, ahead = self.mu(t), self.mu(t + 1)
         product = state["mu_product"].mul_(now).view(-1, *[1] * (m.ndim - 1))
-        mixed = m * (ahead / (1 - product * ahead)) + G_bmn * ((1 - now) / (1 - product))
+        mixed = G_bmn.mul_((1 - now) / (1 - product)).addcmul_(m, ahead / (1 - product * ahead))
         return mixed.div_(denominator), {}
 
     def mu(self, t: int) -> float:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from submissions import linalg
+from submissions import engine, linalg
 from submissions.base import Submission, Training, named_roles, require
 
 
@@ -49,9 +49,18 @@ class ScheduleFreeAdamW(Optimizer):
         weight = group["t"] ** rule.r * group["lr_max"] ** rule.weight_lr_power
         group["weight_sum"] += weight
         c = weight / group["weight_sum"] if group["weight_sum"] else 0.0
-        z, v = self.states("z"), self.states("v")
-        y = [parameter.detach().to(own.dtype) for parameter, own in zip(group["params"], z, strict=True)]  # itself, unless it is bf16
-        G = [parameter.grad.to(own.dtype) for parameter, own in zip(group["params"], z, strict=True)]
+        gradients = [parameter.grad for parameter in group["params"]]
+        for W, gradient, z, v in engine.batches(group["params"], gradients, self.states("z"), self.states("v")):
+            y = [parameter.to(own.dtype) for parameter, own in zip(W, z, strict=True)]  # itself, unless it is bf16
+            G = [part.to(own.dtype) for part, own in zip(gradient, z, strict=True)]
+            self.update(y, z, v, G, c)
+            for parameter, own in zip(W, y, strict=True):
+                if parameter.dtype != own.dtype:
+                    parameter.copy_(own)
+
+    def update(self, y: list[Tensor], z: list[Tensor], v: list[Tensor], G: list[Tensor], c: float) -> None:
+        """y, z and v at the current step, in place."""
+        group, rule = self.param_groups[0], self.rule
         torch._foreach_mul_(v, rule.betas[1])
         torch._foreach_addcmul_(v, G, G, 1 - rule.betas[1])
         D = torch._foreach_sqrt(v)
@@ -63,9 +72,6 @@ class ScheduleFreeAdamW(Optimizer):
         torch._foreach_lerp_(y, z, c)  # z and x both move by their share of -lr D, and y between them
         torch._foreach_add_(y, D, alpha=group["lr"] * (rule.betas[0] * (1 - c) - 1))
         torch._foreach_add_(z, D, alpha=-group["lr"])
-        for parameter, own in zip(group["params"], y, strict=True):
-            if parameter.dtype != own.dtype:
-                parameter.copy_(own)
 
 
 @dataclass(frozen=True, kw_only=True)

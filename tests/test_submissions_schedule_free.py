@@ -10,6 +10,7 @@ from parity import Matrices, fill_gradients, largest_difference
 from projection import assert_golden, final_weights, golden
 from torch.optim import Optimizer
 
+from submissions import engine
 from submissions.base import Training
 from submissions.schedule_free import ScheduleFree
 
@@ -62,6 +63,20 @@ def test_evaluates_the_average_of_z_and_returns_the_same_bits() -> None:
         average = parameter.detach().clone()
     torch.testing.assert_close(average, torch.stack(visited).mean(0), rtol=1e-9, atol=1e-12)
     assert all(torch.equal(p, kept) for p, kept in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_steps_in_pieces_are_steps_of_everything(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = []
+    for size in (64, 2**20):
+        monkeypatch.setattr(engine, "CPU_PIECE", size)
+        model = Matrices(dtype)
+        (optimizer,) = ScheduleFree(lr=1e-2, weight_decay=0.1).optimizers(model, 0)
+        for step in range(5):
+            fill_gradients(model, step)
+            optimizer.step()
+        ends.append([parameter.detach() for parameter in model.parameters()])
+    torch.testing.assert_close(*ends, rtol=1e-6 if dtype == torch.float32 else 2**-7, atol=1e-7)
 
 
 def test_bf16_weights_follow_their_fp32_iterates() -> None:

@@ -118,3 +118,34 @@ def test_terms_give_the_weights_that_the_formed_direction_gives(limiter: str, mo
                 optimizer.step()
             ends.append([parameter.detach() for parameter in weights])
         torch.testing.assert_close(*ends, rtol=1e-10, atol=1e-12)
+
+
+ELEMENTWISE = [name for name in BY_MATRIX if RULES[name].elementwise]  # type: ignore[attr-defined]  # of MatrixSubmission
+PIECE = 2**10
+
+
+@pytest.mark.parametrize("values", [{}, {"momentum_decay": 0.004}, {"state_dtype": "bf16"}], ids=str)
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_pieces_give_the_weights_that_the_whole_gives(name: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    cls = catalog.submission_class(name)
+    rule = cls(lr=1e-2, weight_decay=0.1, **{key: value for key, value in values.items() if key in cls.__dataclass_fields__})
+    assert isinstance(rule, MatrixSubmission)
+    ends = []
+    for size in (PIECE, 2**20):
+        monkeypatch.setattr(engine, "CPU_PIECE", size)
+        generator = torch.Generator().manual_seed(0)
+        weights = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in (*SHAPES.values(), (PIECE + 1,))]
+        assert len(list(engine.row_slices(weights[0]))) == (1 if size > PIECE else 10)
+        optimizer = engine.MatrixOptimizer(rule, [engine.Named(str(k), p) for k, p in enumerate(weights)], lr=1e-2, seed=0)
+        for step in range(4):
+            for parameter in weights:
+                parameter.grad = 0.1 * parameter.detach() + step
+            optimizer.step()
+        ends.append([*(parameter.detach() for parameter in weights), *optimizer.state_tensors()])
+    torch.testing.assert_close(*ends, rtol=2**-6 if "state_dtype" in values else 1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_pieces_need_no_temporary_as_large_as_the_matrix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "CPU_PIECE", PIECE)
+    assert work(name, "wide", monkeypatch).largest <= 4 * PIECE
