@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from workloads.base import Workload
 
 _DEFINES_SUBMISSION = re.compile(r"^class \w+\((?:\w+\.)?(?:Matrix|Adapter|Block)?Submission\)", re.MULTILINE)
-_SHARED = frozenset({"adapters", "base", "blocks", "dense", "engine", "linalg", "schedules"})
+_SHARED = frozenset({"adapters", "base", "blocks", "dense", "engine", "linalg", "pieces", "quantisation", "schedules"})
 _DEFINES_WORKLOADS = re.compile(r"^WORKLOADS\b", re.MULTILINE)
 
 

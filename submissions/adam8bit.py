@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from submissions import dense, linalg
+from submissions import dense, linalg, quantisation
 from submissions.base import MATRIX_ROLES, MatrixSubmission, Probes, State, require
 
 SIGNED = {"m": True, "v": False}
@@ -69,11 +69,11 @@ class Adam8bit(MatrixSubmission):
         quantised = "m_scale" in state
         moments = {key: state[key] for key in SIGNED}
         if quantised:
-            moments = {key: linalg.dequantise(state[key], state[f"{key}_scale"], SIGNED[key], like=G_bmn) for key in SIGNED}
+            moments = {key: quantisation.dequantise(state[key], state[f"{key}_scale"], SIGNED[key], like=G_bmn) for key in SIGNED}
         psi_bmn = linalg.adam(G_bmn, moments["m"], moments["v"], self.betas, self.eps * math.sqrt(1 - self.betas[1] ** t))
         if quantised:
             for key, signed in SIGNED.items():
-                state[key], state[f"{key}_scale"] = linalg.quantise(moments[key], signed)
+                state[key], state[f"{key}_scale"] = quantisation.quantise(moments[key], signed)
         return psi_bmn.mul_(linalg.bias_correction(t, self.betas)), {}
 
     def optimizers(self, model: nn.Module, seed: int) -> list[Optimizer]:

@@ -23,7 +23,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from submissions import linalg
+from submissions import linalg, quantisation
 from submissions.base import MatrixSubmission, Probes, State, require
 
 BLOCK = 256
@@ -78,7 +78,7 @@ class DctAdamw(MatrixSubmission):
         if self.error_feedback == "none":
             return G_bmn
         E_bmn = state["E"]
-        return G_bmn + (E_bmn if self.error_feedback == "full" else linalg.dequantise(E_bmn, state["E_scale"], True, G_bmn, BLOCK))
+        return G_bmn + (E_bmn if self.error_feedback == "full" else quantisation.dequantise(E_bmn, state["E_scale"], True, G_bmn, BLOCK))
 
     def refresh(self, G_bmn: Tensor, state: State, t: int) -> None:
         Q_mm = linalg.cosines(G_bmn.shape[-2]).to(G_bmn)
@@ -109,6 +109,6 @@ class DctAdamw(MatrixSubmission):
         if self.error_feedback == "full":
             state["E"].copy_(E_bmn)
         else:
-            codes, scales = linalg.quantise(E_bmn, True, BLOCK)
+            codes, scales = quantisation.quantise(E_bmn, True, BLOCK)
             state["E"].copy_(codes)
             state["E_scale"].copy_(scales)

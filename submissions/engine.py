@@ -14,22 +14,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from types import EllipsisType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from submissions import linalg
+from submissions import linalg, pieces
 from submissions.base import Direction, MatrixSubmission, Probes, State
 
 ALONE: ContextVar[bool] = ContextVar("ALONE", default=False)
 """True while optimizers are made whose matrices must be updated one by one, as soon as each has its gradient."""
 CPU_STACKED_BELOW = 2**16
 """Elements of a matrix up to which a CPU stacks it with its equals."""
-CPU_PIECE = 2**17
-"""Elements that a CPU updates at a time where entries do not depend on one another: larger temporaries are paged in anew each time."""
 STACK_ELEMENTS = {"cpu": 2**20, "cuda": 2**27, "meta": 2**27}
 """Largest stack, in elements: fits a CPU's cache; bounds a GPU's temporaries."""
 
@@ -182,7 +179,7 @@ class MatrixOptimizer(Optimizer):
         """Update and apply a few rows at a time; what is kept of the matrix as a whole enters each piece as it was, and changes once."""
         whole = {key: value for key, value in state.items() if value.ndim < G_bmn.ndim}
         part: State = {}
-        for rows in row_slices(stack.parameters[0]):
+        for rows in pieces.row_slices(stack.parameters[0]):
             part = {key: value.clone() if key in whole else value[:, rows] for key, value in state.items()}
             U_bmn, _ = self._update(G_bmn[:, rows], part, stack)
             stack.parameters[0][rows].add_(U_bmn[0], alpha=-lr)
@@ -227,7 +224,7 @@ def gives_terms(rule: type[MatrixSubmission]) -> bool:
 
 def stacks_of(members: Sequence[Named], stacked: bool, elementwise: bool = False) -> Iterator[list[Named]]:
     """Members in groups of one shape, dtype and device that are worth stacking; alone otherwise."""
-    largest = STACK_ELEMENTS | ({"cpu": CPU_PIECE} if elementwise else {})
+    largest = STACK_ELEMENTS | ({"cpu": pieces.CPU_PIECE} if elementwise else {})
     groups: dict[Any, list[Named]] = defaultdict(list)
     for member in members:
         p = member.parameter
@@ -238,28 +235,6 @@ def stacks_of(members: Sequence[Named], stacked: bool, elementwise: bool = False
         size = max(1, largest.get(p.device.type, 2**27) // max(p.numel(), 1))
         for start in range(0, len(group), size):
             yield group[start : start + size]
-
-
-def row_slices(W: Tensor) -> Iterator[slice | EllipsisType]:
-    """Indices of rows that a CPU's cache holds; of everything at once if it is small, and on other devices."""
-    if W.device.type != "cpu" or W.numel() <= CPU_PIECE:
-        yield ...
-        return
-    size = max(1, CPU_PIECE * len(W) // W.numel())
-    yield from (slice(start, start + size) for start in range(0, len(W), size))
-
-
-def batches(*lists: Sequence[Tensor]) -> Iterator[list[list[Tensor]]]:
-    """Lists of tensors of equal shapes, a few rows or small tensors at a time on a CPU, as they are on other devices."""
-    batch: list[list[Tensor]] = []
-    for tensors in zip(*lists, strict=True):
-        for rows in row_slices(tensors[0]):
-            batch.append([tensor[rows] for tensor in tensors])
-            if tensors[0].device.type == "cpu" and sum(pieces[0].numel() for pieces in batch) >= CPU_PIECE:
-                yield [list(pieces) for pieces in zip(*batch, strict=True)]
-                batch = []
-    if batch:
-        yield [list(pieces) for pieces in zip(*batch, strict=True)]
 
 
 def state_tensors(optimizer: Optimizer) -> Iterator[Tensor]:

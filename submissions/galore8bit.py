@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from submissions import linalg
+from submissions import linalg, quantisation
 from submissions.base import MatrixSubmission, Probes, State, require
 
 BLOCK = 256
@@ -71,12 +71,12 @@ class Galore8bit(MatrixSubmission):
     def update(self, G_bmn: Tensor, state: State, t: int) -> tuple[Tensor, Probes]:
         P_bmr = state["P"]
         R_brn = P_bmr.mT @ G_bmn
-        m_brn = linalg.dequantise(state["m"], state["m_scale"], True, R_brn, BLOCK)
-        v_brn = linalg.dequantise(state["v"], state["v_scale"], False, R_brn, BLOCK)
+        m_brn = quantisation.dequantise(state["m"], state["m_scale"], True, R_brn, BLOCK)
+        v_brn = quantisation.dequantise(state["v"], state["v_scale"], False, R_brn, BLOCK)
         eps = self.eps * math.sqrt(1 - self.betas[1] ** t)
         psi_brn = linalg.adam(R_brn, m_brn, v_brn, self.betas, eps)
         for key, moment in (("m", m_brn), ("v", v_brn)):
-            codes, scales = linalg.quantise(moment, key == "m", BLOCK)
+            codes, scales = quantisation.quantise(moment, key == "m", BLOCK)
             state[key].copy_(codes)
             state[f"{key}_scale"].copy_(scales)
         return P_bmr @ psi_brn.mul_(self.alpha * linalg.bias_correction(t, self.betas)), {}

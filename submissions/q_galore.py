@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from submissions import dense, engine, linalg
+from submissions import dense, engine, linalg, quantisation
 from submissions.base import MatrixSubmission, Probes, State, named_roles, require
 
 BLOCK = 256
@@ -86,7 +86,7 @@ class QGalore(MatrixSubmission):
     def basis(self, state: State, m: int, like: Tensor) -> Tensor:
         """P_bmr from its half bytes."""
         codes = torch.stack([state["P"] >> 4, state["P"] & 15], dim=-1).flatten(1)[:, : m * self.rank]
-        return linalg.off_grid(codes.view(-1, m, self.rank), state["P_step"], state["P_low"], BLOCK).to(like.dtype)
+        return quantisation.off_grid(codes.view(-1, m, self.rank), state["P_step"], state["P_low"], BLOCK).to(like.dtype)
 
     def refresh(self, G_bmn: Tensor, state: State, t: int) -> None:
         due = (state["next"] == t).nonzero()[:, 0]
@@ -101,7 +101,7 @@ class QGalore(MatrixSubmission):
             still_b = (seen >= 0).all(-1) & (seen.mean(-1) >= self.similarity)
             state["seen"][due] = seen
             state["gap"][due] *= 1 + still_b.long()
-        codes, step, low = linalg.on_grid(P_bmr, 4, BLOCK)
+        codes, step, low = quantisation.on_grid(P_bmr, 4, BLOCK)
         pairs = F.pad(codes.flatten(1), (0, m * self.rank % 2)).view(len(due), -1, 2)
         state["P"][due] = pairs[..., 0] << 4 | pairs[..., 1]
         state["P_step"][due], state["P_low"][due] = step.float(), low.float()
@@ -110,11 +110,11 @@ class QGalore(MatrixSubmission):
     def update(self, G_bmn: Tensor, state: State, t: int) -> tuple[Tensor, Probes]:
         P_bmr = self.basis(state, G_bmn.shape[-2], G_bmn)
         R_brn = P_bmr.mT @ G_bmn
-        m_brn = linalg.dequantise(state["m"], state["m_scale"], True, R_brn, BLOCK)
-        v_brn = linalg.dequantise(state["v"], state["v_scale"], False, R_brn, BLOCK)
+        m_brn = quantisation.dequantise(state["m"], state["m_scale"], True, R_brn, BLOCK)
+        v_brn = quantisation.dequantise(state["v"], state["v_scale"], False, R_brn, BLOCK)
         psi_brn = linalg.adam(R_brn, m_brn, v_brn, self.betas, self.eps * math.sqrt(1 - self.betas[1] ** t))
         for key, moment in (("m", m_brn), ("v", v_brn)):
-            codes, scales = linalg.quantise(moment, key == "m", BLOCK)
+            codes, scales = quantisation.quantise(moment, key == "m", BLOCK)
             state[key].copy_(codes)
             state[f"{key}_scale"].copy_(scales)
         U_bmn = P_bmr @ psi_brn.mul_(self.alpha * linalg.bias_correction(t, self.betas))
@@ -151,4 +151,4 @@ class OnGrid(engine.MatrixOptimizer):
 def to_grid(parameter: Tensor, noise: Tensor | float = 0.5) -> None:
     """Moves a weight to its 8-bit grid: 256 consecutive entries as stored share one."""
     W = parameter.to(linalg.arithmetic(parameter.dtype)).unsqueeze(0)
-    parameter.copy_(linalg.off_grid(*linalg.on_grid(W, 8, BLOCK, noise), BLOCK)[0])
+    parameter.copy_(quantisation.off_grid(*quantisation.on_grid(W, 8, BLOCK, noise), BLOCK)[0])

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from submissions import engine, linalg
+from submissions import linalg, pieces
 from submissions.base import Submission, Training, named_roles, require
 
 
@@ -50,7 +50,7 @@ class ScheduleFreeAdamW(Optimizer):
         group["weight_sum"] += weight
         c = weight / group["weight_sum"] if group["weight_sum"] else 0.0
         gradients = [parameter.grad for parameter in group["params"]]
-        for W, gradient, z, v in engine.batches(group["params"], gradients, self.states("z"), self.states("v")):
+        for W, gradient, z, v in pieces.batches(group["params"], gradients, self.states("z"), self.states("v")):
             y = [parameter.to(own.dtype) for parameter, own in zip(W, z, strict=True)]  # itself, unless it is bf16
             G = [part.to(own.dtype) for part, own in zip(gradient, z, strict=True)]
             self.update(y, z, v, G, c)

@@ -7,13 +7,13 @@ import torch
 from parity import Matrices, largest_difference
 from torch.optim import Optimizer
 
-from submissions import linalg
+from submissions import quantisation
 from submissions.adam8bit import Adam8bit
 
 
 def values_of(signed: bool) -> torch.Tensor:
     """All 256 values, read through the quantiser's own inverse."""
-    return linalg.dequantise(torch.arange(256, dtype=torch.uint8).view(1, 256), torch.ones(1, 1), signed, torch.ones(1)).flatten()
+    return quantisation.dequantise(torch.arange(256, dtype=torch.uint8).view(1, 256), torch.ones(1, 1), signed, torch.ones(1)).flatten()
 
 
 @pytest.mark.parametrize("signed", [True, False])
@@ -23,10 +23,10 @@ def test_every_value_goes_to_the_nearest_code(signed: bool) -> None:
     if signed:
         X *= torch.where(torch.rand(X.shape, generator=generator) < 0.5, -1.0, 1.0)
     X[:, ::256] = 1.0  # one in every block, so that values and units agree
-    codes, scale = linalg.quantise(X, signed)
+    codes, scale = quantisation.quantise(X, signed)
     assert torch.equal(scale, torch.ones_like(scale))
     nearest = (X.unsqueeze(-1) - values_of(signed)).abs().amin(-1)
-    chosen = (X - linalg.dequantise(codes, scale, signed, X)).abs()
+    chosen = (X - quantisation.dequantise(codes, scale, signed, X)).abs()
     torch.testing.assert_close(chosen, nearest, rtol=0, atol=1e-9)
 
 
@@ -48,10 +48,10 @@ def test_there_are_256_values_from_zero_to_one() -> None:
 @pytest.mark.parametrize("shape", [(1, 7), (3, 16, 16), (2, 5, 77)])
 def test_zeros_and_last_blocks_survive(shape: tuple[int, ...]) -> None:
     for X in (torch.zeros(shape), torch.full(shape, 1e-3)):
-        codes, scale = linalg.quantise(X, True)
+        codes, scale = quantisation.quantise(X, True)
         assert codes.shape == X.shape
         assert scale.shape == (shape[0], -(-X[0].numel() // 256))
-        assert torch.equal(linalg.dequantise(codes, scale, True, X), X)
+        assert torch.equal(quantisation.dequantise(codes, scale, True, X), X)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
@@ -61,7 +61,7 @@ def test_it_is_the_adamw8bit_of_bitsandbytes(decay: float, monkeypatch: pytest.M
     cpu = pytest.importorskip("bitsandbytes.backends.cpu.ops")
 
     def quantise(X: torch.Tensor, code: torch.Tensor, scale: torch.Tensor, out: torch.Tensor, block: int) -> None:
-        codes, scales = linalg.quantise(X.unsqueeze(0), signed=bool(code[0] < 0), block=block)
+        codes, scales = quantisation.quantise(X.unsqueeze(0), signed=bool(code[0] < 0), block=block)
         out.copy_(codes[0])
         scale.copy_(scales[0])
 

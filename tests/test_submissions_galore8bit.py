@@ -7,7 +7,7 @@ import torch
 from projection import assert_memory_is_exact, gradients, steps
 from torch import nn
 
-from submissions import linalg
+from submissions import quantisation
 from submissions.galore8bit import Galore8bit
 
 
@@ -16,10 +16,10 @@ def test_bytes_name_the_nearest_value_of_the_code_of_bitsandbytes(signed: bool) 
     """bitsandbytes' own kernel is a little less exact than its definition, so the definition is what counts."""
     functional = pytest.importorskip("bitsandbytes.functional")
     code = functional.create_dynamic_map(signed).cpu()
-    torch.testing.assert_close(linalg.dynamic_code(signed), code, atol=1e-7, rtol=0)
+    torch.testing.assert_close(quantisation.dynamic_code(signed), code, atol=1e-7, rtol=0)
     X = torch.randn(1, 24, 77, generator=torch.Generator().manual_seed(0))
     X = X if signed else X.square()
-    codes, scales = linalg.quantise(X, signed)
+    codes, scales = quantisation.quantise(X, signed)
     theirs, state = functional.quantize_blockwise(X[0], code=code, blocksize=256)
     torch.testing.assert_close(scales[0], state.absmax)
     units = X.flatten() / scales[0].repeat_interleave(256)[: X.numel()]
@@ -31,19 +31,19 @@ def test_bytes_name_the_nearest_value_of_the_code_of_bitsandbytes(signed: bool) 
 @pytest.mark.parametrize("signed", [True, False])
 def test_codes_survive_a_round_trip_and_errors_stay_below_half_a_gap(signed: bool) -> None:
     X = torch.randn(3, 5, 100, generator=torch.Generator().manual_seed(1)).abs()
-    codes, scales = linalg.quantise(X, signed)
+    codes, scales = quantisation.quantise(X, signed)
     assert codes.shape == X.shape
     assert scales.shape == (3, 2)
-    back = linalg.dequantise(codes, scales, signed, X)
-    again, same_scales = linalg.quantise(back, signed)
+    back = quantisation.dequantise(codes, scales, signed, X)
+    again, same_scales = quantisation.quantise(back, signed)
     assert torch.equal(again, codes)
     torch.testing.assert_close(same_scales, scales)
-    assert (back - X).abs().max() <= scales.max() * linalg.dynamic_code(signed).diff().max() / 2 * 1.0001
+    assert (back - X).abs().max() <= scales.max() * quantisation.dynamic_code(signed).diff().max() / 2 * 1.0001
 
 
 def test_zeros_stay_zero() -> None:
-    codes, scales = linalg.quantise(torch.zeros(1, 4, 8), True)
-    assert not linalg.dequantise(codes, scales, True, torch.zeros(1)).any()
+    codes, scales = quantisation.quantise(torch.zeros(1, 4, 8), True)
+    assert not quantisation.dequantise(codes, scales, True, torch.zeros(1)).any()
 
 
 def test_is_adam_on_the_projection_up_to_the_rounding_of_the_moments() -> None:

@@ -10,7 +10,7 @@ from parity import Matrices, fill_gradients, largest_difference
 from projection import assert_golden, final_weights, golden
 from torch.optim import Optimizer
 
-from submissions import engine
+from submissions import pieces
 from submissions.base import Training
 from submissions.schedule_free import ScheduleFree
 
@@ -69,7 +69,7 @@ def test_evaluates_the_average_of_z_and_returns_the_same_bits() -> None:
 def test_steps_in_pieces_are_steps_of_everything(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     ends = []
     for size in (64, 2**20):
-        monkeypatch.setattr(engine, "CPU_PIECE", size)
+        monkeypatch.setattr(pieces, "CPU_PIECE", size)
         model = Matrices(dtype)
         (optimizer,) = ScheduleFree(lr=1e-2, weight_decay=0.1).optimizers(model, 0)
         for step in range(5):

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from runner import catalog
-from submissions import engine
+from submissions import engine, pieces
 from submissions.base import MatrixSubmission
 
 SHAPES = {"square": (96, 96), "tall": (160, 96), "wide": (96, 160)}
@@ -132,10 +132,10 @@ def test_pieces_give_the_weights_that_the_whole_gives(name: str, values: dict[st
     assert isinstance(rule, MatrixSubmission)
     ends = []
     for size in (PIECE, 2**20):
-        monkeypatch.setattr(engine, "CPU_PIECE", size)
+        monkeypatch.setattr(pieces, "CPU_PIECE", size)
         generator = torch.Generator().manual_seed(0)
         weights = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in (*SHAPES.values(), (PIECE + 1,))]
-        assert len(list(engine.row_slices(weights[0]))) == (1 if size > PIECE else 10)
+        assert len(list(pieces.row_slices(weights[0]))) == (1 if size > PIECE else 10)
         optimizer = engine.MatrixOptimizer(rule, [engine.Named(str(k), p) for k, p in enumerate(weights)], lr=1e-2, seed=0)
         for step in range(4):
             for parameter in weights:
@@ -147,5 +147,5 @@ def test_pieces_give_the_weights_that_the_whole_gives(name: str, values: dict[st
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_pieces_need_no_temporary_as_large_as_the_matrix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "CPU_PIECE", PIECE)
+    monkeypatch.setattr(pieces, "CPU_PIECE", PIECE)
     assert work(name, "wide", monkeypatch).largest <= 4 * PIECE
