@@ -6,6 +6,7 @@ read from the device. Everything random is seeded by (seed, step), so a resumed 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from torch.nn.utils import clip_grad_norm_
 from runner import checkpoint, compilation, layerwise, memory, probes, sharding
 from runner.clock import OFF, Clock
 from runner.devices import Group, Silent
+from runner.feed import Feed, GlobalBatch
 from runner.probes import Collector
 from runner.record import Line, Point, Status, Writer
 from runner.shadow import Observer
@@ -36,14 +38,6 @@ def seed_everything(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed_all(seed)
-
-
-@dataclass
-class GlobalBatch:
-    """All micro-batches of one step on this device, and the loss-bearing tokens of the whole step."""
-
-    micro: list[Any]
-    tokens: int
 
 
 @dataclass
@@ -73,9 +67,13 @@ class Attempt:
     reached: dict[str, float] | None = None
     lost_seconds: float = 0.0
     reason: str | None = None
+    feed: Feed = field(init=False)
     activations: int | None = None
     """Bytes kept for the backward pass; None if that was not measured."""
     _saved_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.feed = Feed(self.batch, self.device, last=self.workload.budget.steps)
 
     @property
     def window(self) -> int:
@@ -89,7 +87,10 @@ class Attempt:
     def run(self) -> Status:
         """Trains until the target, the end of a budget, divergence or an interruption."""
         self._attach()
-        steps = self.workload.budget.steps
+        with contextlib.closing(self.feed):
+            return self._train(self.workload.budget.steps)
+
+    def _train(self, steps: int) -> Status:
         while self.training.t < steps:
             self.step()
             last = self.training.t == steps
@@ -119,7 +120,7 @@ class Attempt:
         rank = f" rank {self.group.rank}" if self.group.rank else ""
         seed_everything(engine.seed_of(self.trial.seed, f"step {training.t}{rank}"), self.device)
         with part("data"):
-            batch = self.batch(training.t)
+            batch = self.feed.batch(training.t)
         with part("forward_backward"):
             self.submission.before_step(training)
             if self.workload.compile:

@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import itertools
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workloads import layouts, preparation, prepared, shards, text
+from workloads import batches, layouts, preparation, prepared, shards, text
 from workloads.base import Batch
 from workloads.batches import TokenData, shuffled, to_batch
 from workloads.corpus import StandardLibrary
@@ -417,3 +418,48 @@ def test_c4_is_streamed_file_by_file_and_taken_up(tmp_path):
     pairs = list(source.documents((0, 0)))
     assert [document for document, _ in pairs] == texts
     assert list(source.documents(pairs[13][1])) == pairs[14:]
+
+
+class Counted(np.memmap):
+    """A mapped shard that notes the bytes of every slice taken of it."""
+
+    def __getitem__(self, key):
+        found = super().__getitem__(key)
+        if isinstance(key, slice):
+            self.taken.append(found.nbytes)
+        return found
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_a_batch_reads_its_own_tokens_and_no_others(tmp_path, layout, monkeypatch):
+    data = prepared_data(tmp_path, layout=layout, length=64)
+    asked, taken = [], []
+    monkeypatch.setattr(batches, "fetch", lambda values, start, end: asked.append((values.dtype, (end - start) * values.itemsize)))
+    for number, tokens in enumerate(data.train._tokens):
+        counted = tokens.view(Counted)
+        counted.taken = taken
+        data.train._tokens[number] = counted
+    rows = data.rows(0, 1, Batch(sequences=16, length=64))
+    read = data.train.read(rows)
+    own = int((read >= 0).sum()) * data.train._tokens[0].itemsize
+    assert sum(taken) == own
+    assert sum(size for dtype, size in asked if dtype == np.uint16) == own, "the system is asked for as much"
+    assert sum(size for dtype, size in asked if dtype == np.uint32) <= 2 * 4 * len(rows), "and two ends of documents at most for each row"
+
+
+def test_a_stretch_is_fetched_to_its_last_byte(tmp_path):
+    (tmp_path / "numbers").write_bytes(np.arange(5000, dtype="uint16").tobytes())
+    mapped = np.memmap(tmp_path / "numbers", dtype="uint16", mode="r")
+    asked = []
+
+    class Map:
+        def madvise(self, option, start, length):
+            asked.append((option, start, length))
+
+    class Values:
+        itemsize, base = 2, Map()
+
+    shards.fetch(Values(), 4000, 4100)
+    assert asked == [(mmap.MADV_WILLNEED, 8000 // mmap.PAGESIZE * mmap.PAGESIZE, 8200 - 8000 // mmap.PAGESIZE * mmap.PAGESIZE)]
+    shards.fetch(mapped, 4990, 5000)
+    assert mapped[-1] == 4999

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workloads.base import Batch, Data
-from workloads.shards import Meta, Split, map_shards
+from workloads.shards import Meta, Split, fetch, map_shards
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +59,12 @@ class Rows:
     def read(self, rows: Int) -> Int:
         """(b, t + 1) tokens."""
         out = np.full((len(rows), self.length + 1), -1, dtype=np.int64)
-        for row, (shard, start, end) in enumerate(self._places(rows)):
-            size = min(end - start, self.length + (not self._ends))
+        most = self.length + (not self._ends)
+        places = list(self._places(rows))
+        for shard, start, end in places:
+            fetch(self._tokens[shard], start, min(end, start + most))
+        for row, (shard, start, end) in enumerate(places):
+            size = min(end - start, most)
             out[row, :size] = self._tokens[shard][start : start + size]
             if end - start > size:  # a document that is cut still ends with eos, as T5's tokenizer has it
                 out[row, size - 1] = self.eos
@@ -69,7 +73,10 @@ class Rows:
     def _places(self, rows: Int) -> Iterator[tuple[int, int, int]]:
         """(shard, start, end) of each row."""
         shards = np.searchsorted(self._first, rows, side="right") - 1
-        for shard, local in zip(shards.tolist(), (rows - self._first[shards]).tolist(), strict=True):
+        found = list(zip(shards.tolist(), (rows - self._first[shards]).tolist(), strict=True))
+        for shard, local in found if self._ends else ():
+            fetch(self._ends[shard], max(0, local - 1), local + 1)
+        for shard, local in found:
             if self._ends:
                 ends = self._ends[shard]
                 yield shard, int(ends[local - 1]) if local else 0, int(ends[local])

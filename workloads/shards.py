@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,6 +134,16 @@ def map_shards(folder: Path, meta: Meta, split: Split) -> tuple[list[NDArray[Any
             mapped = np.memmap(folder / shard.file, dtype="uint32" if is_ends else meta.dtype, mode="r")
             (ends if is_ends else tokens).append(mapped)
     return tokens, ends
+
+
+def fetch(values: NDArray[Any], start: int, end: int) -> None:
+    """Asks the system to have this stretch of a mapped shard read; returns at once.
+
+    A page that is merely touched is waited for, and brings in many neighbours that a batch in random order has no use for.
+    """
+    mapped = cast("mmap.mmap", values.base)
+    first = start * values.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
+    mapped.madvise(mmap.MADV_WILLNEED, first, end * values.itemsize - first)
 
 
 def write_shard(folder: Path, file: str, split: Split, values: NDArray[Any]) -> Shard:
