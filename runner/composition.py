@@ -51,7 +51,11 @@ def resolved(given: dict[str, Any], *workloads: str | None) -> dict[str, Any]:
     if idle := sorted(IDLE & values.keys()):
         raise ValueError(f"adapter: {idle[0]}: the optimizer decides it; set it there")
     layers = {key: value for key, value in hyperparameters.defaults(str(name), *workloads).items() if key not in IDLE}
-    found = hyperparameters.values(hyperparameters.resolve(cls, {**layers, **values}))
+    adapter = hyperparameters.resolve(cls, {**layers, **values})
+    assert isinstance(adapter, AdapterSubmission)
+    if (why := adapter.bound()) is not None:
+        raise ValueError(f"adapter: {name}: {why} of its own Adam; run {name} as the submission, or take another method")
+    found = hyperparameters.values(adapter)
     return {"submission": name, **{key: value for key, value in found.items() if key not in IDLE}}
 
 

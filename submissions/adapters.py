@@ -53,6 +53,10 @@ class AdapterSubmission(Submission):
         factors, others = split(model, self.matrices)
         return [self.adam(group, lr, seed) for group, lr in ((factors, self.lr), (others, self.dense_lr or self.lr)) if group]
 
+    def bound(self) -> str | None:
+        """What ties this adapter to its own Adam, if anything does: it then trains under no other submission's rule."""
+        return None
+
     def adam(self, members: list[Named], lr: float, seed: int) -> Optimizer:
         """An Adam with this submission's constants."""
         return dense.adam(

@@ -78,6 +78,9 @@ class Peft(AdapterSubmission):
         require(self.init_rank >= self.rank or self.method != "adalora", "init_rank", self.init_rank, f"at least the rank, {self.rank}")
         require(0 <= self.start and self.start + self.end < 1, "start", self.start, "start + end below 1")
 
+    def bound(self) -> str | None:
+        return "method = lora_plus is a ratio of two learning rates" if self.method == "lora_plus" else None
+
     def wrap(self, model: nn.Module, seed: int) -> nn.Module:
         library = imported()
         roles = {name: str(module.role) for name, module in model.named_modules() if getattr(module, "role", None) in self.matrices}

@@ -166,6 +166,7 @@ def test_full_parameters_train_by_the_same_submissions(place: Path, tmp_path: Pa
         ({"submission": "lora", "lr": 1e-3}, "adapter: lr: the optimizer decides it"),
         ({"submission": "lora", "rnk": 4}, "Lora has no hyperparameter 'rnk'; did you mean 'rank'"),
         ({"rank": 4}, "expected the name of an adapter, such as {submission: lora, rank: 32}"),
+        ({"submission": "peft", "method": "lora_plus"}, "peft: method = lora_plus is a ratio of two learning rates of its own Adam"),
         ({"submission": "lorra"}, "unknown submission 'lorra'; did you mean 'lora'"),
     ],
 )
