@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -434,7 +435,7 @@ class Counted(np.memmap):
 def test_a_batch_reads_its_own_tokens_and_no_others(tmp_path, layout, monkeypatch):
     data = prepared_data(tmp_path, layout=layout, length=64)
     asked, taken = [], []
-    monkeypatch.setattr(batches, "fetch", lambda values, start, end: asked.append((values.dtype, (end - start) * values.itemsize)))
+    monkeypatch.setattr(batches, "fetch", lambda values, start, end: asked.append((end - start) * values.itemsize))
     for number, tokens in enumerate(data.train._tokens):
         counted = tokens.view(Counted)
         counted.taken = taken
@@ -443,13 +444,13 @@ def test_a_batch_reads_its_own_tokens_and_no_others(tmp_path, layout, monkeypatc
     read = data.train.read(rows)
     own = int((read >= 0).sum()) * data.train._tokens[0].itemsize
     assert sum(taken) == own
-    assert sum(size for dtype, size in asked if dtype == np.uint16) == own, "the system is asked for as much"
-    assert sum(size for dtype, size in asked if dtype == np.uint32) <= 2 * 4 * len(rows), "and two ends of documents at most for each row"
+    assert sum(asked) == own, "the system is asked for as much"
 
 
 def test_a_stretch_is_fetched_to_its_last_byte(tmp_path):
     (tmp_path / "numbers").write_bytes(np.arange(5000, dtype="uint16").tobytes())
-    mapped = np.memmap(tmp_path / "numbers", dtype="uint16", mode="r")
+    with (tmp_path / "numbers").open("rb") as file:
+        mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype="uint16")
     asked = []
 
     class Map:
@@ -457,7 +458,7 @@ def test_a_stretch_is_fetched_to_its_last_byte(tmp_path):
             asked.append((option, start, length))
 
     class Values:
-        itemsize, base = 2, Map()
+        itemsize, base = 2, types.SimpleNamespace(obj=Map())
 
     shards.fetch(Values(), 4000, 4100)
     assert asked == [(mmap.MADV_WILLNEED, 8000 // mmap.PAGESIZE * mmap.PAGESIZE, 8200 - 8000 // mmap.PAGESIZE * mmap.PAGESIZE)]

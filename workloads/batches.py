@@ -53,35 +53,36 @@ class Rows:
         """Loss-bearing targets of each row."""
         if not self._ends:
             return np.full(len(rows), self.length, dtype=np.int64)
-        sizes = [end - start for _, start, end in self._places(rows)]
-        return np.minimum(np.array(sizes, dtype=np.int64), self.length) - 1
+        _, start, end = self._places(rows)
+        sizes: Int = np.minimum(end - start, self.length) - 1
+        return sizes
 
     def read(self, rows: Int) -> Int:
         """(b, t + 1) tokens."""
         out = np.full((len(rows), self.length + 1), -1, dtype=np.int64)
-        most = self.length + (not self._ends)
-        places = list(self._places(rows))
-        for shard, start, end in places:
-            fetch(self._tokens[shard], start, min(end, start + most))
-        for row, (shard, start, end) in enumerate(places):
-            size = min(end - start, most)
-            out[row, :size] = self._tokens[shard][start : start + size]
-            if end - start > size:  # a document that is cut still ends with eos, as T5's tokenizer has it
-                out[row, size - 1] = self.eos
+        shard, start, end = self._places(rows)
+        stop = np.minimum(end, start + self.length + (not self._ends))
+        places = list(zip(shard.tolist(), start.tolist(), stop.tolist(), strict=True))
+        for k, first, last in places:
+            fetch(self._tokens[k], first, last)
+        for row, (k, first, last) in enumerate(places):
+            out[row, : last - first] = self._tokens[k][first:last]
+        cut = np.flatnonzero(stop < end)
+        out[cut, stop[cut] - start[cut] - 1] = self.eos  # a document that is cut still ends with eos, as T5's tokenizer has it
         return out
 
-    def _places(self, rows: Int) -> Iterator[tuple[int, int, int]]:
-        """(shard, start, end) of each row."""
-        shards = np.searchsorted(self._first, rows, side="right") - 1
-        found = list(zip(shards.tolist(), (rows - self._first[shards]).tolist(), strict=True))
-        for shard, local in found if self._ends else ():
-            fetch(self._ends[shard], max(0, local - 1), local + 1)
-        for shard, local in found:
-            if self._ends:
-                ends = self._ends[shard]
-                yield shard, int(ends[local - 1]) if local else 0, int(ends[local])
-            else:
-                yield shard, local * self.length, (local + 1) * self.length + 1
+    def _places(self, rows: Int) -> tuple[Int, Int, Int]:
+        """(shard, start, end) of each row; the ends of documents are few enough to stay in the page cache."""
+        shard = np.searchsorted(self._first, rows, side="right") - 1
+        local = rows - self._first[shard]
+        if not self._ends:
+            return shard, local * self.length, (local + 1) * self.length + 1
+        start, end = np.zeros_like(rows), np.empty_like(rows)
+        for k in np.unique(shard):
+            mine, ends = np.flatnonzero(shard == k), self._ends[k]
+            later = mine[local[mine] > 0]
+            start[later], end[mine] = ends[local[later] - 1], ends[local[mine]]
+        return shard, start, end
 
 
 class TokenData(Data):
@@ -90,6 +91,8 @@ class TokenData(Data):
     def __init__(self, folder: Path, meta: Meta, length: int) -> None:
         self.meta = meta
         self.train, self.validation = Rows(folder, meta, "train", length), Rows(folder, meta, "validation", length)
+        self._rows: tuple[tuple[int, int, int], Int] | None = None
+        """The sequences of the latest step, which is asked for twice."""
         for split, rows in (("training", self.train), ("validation", self.validation)):
             if not len(rows):
                 raise ValueError(
@@ -121,8 +124,14 @@ class TokenData(Data):
 
     def rows(self, seed: int, step: int, batch: Batch) -> Int:
         """Numbers of the training sequences of `step` (from 1)."""
+        asked, latest = (seed, step, batch.sequences), self._rows
+        if latest is None or latest[0] != asked:
+            self._rows = latest = asked, self._drawn(*asked)
+        return latest[1]
+
+    def _drawn(self, seed: int, step: int, sequences: int) -> Int:
         count = len(self.train)
-        places = np.arange((step - 1) * batch.sequences, step * batch.sequences, dtype=np.int64)
+        places = np.arange((step - 1) * sequences, step * sequences, dtype=np.int64)
         epochs = places // count
         return np.concatenate([shuffled(places[epochs == epoch] % count, count, f"{seed} order {epoch}") for epoch in np.unique(epochs)])
 

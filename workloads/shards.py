@@ -131,8 +131,10 @@ def map_shards(folder: Path, meta: Meta, split: Split) -> tuple[list[NDArray[Any
     for shard in meta.shards:
         if shard.split == split and shard.bytes:
             is_ends = shard.file.endswith(".ends")
-            mapped = np.memmap(folder / shard.file, dtype="uint32" if is_ends else meta.dtype, mode="r")
-            (ends if is_ends else tokens).append(mapped)
+            with (folder / shard.file).open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            values = np.frombuffer(mapped, dtype="uint32" if is_ends else meta.dtype)  # slices faster than numpy's memmap
+            (ends if is_ends else tokens).append(values)
     return tokens, ends
 
 
@@ -141,7 +143,7 @@ def fetch(values: NDArray[Any], start: int, end: int) -> None:
 
     A page that is merely touched is waited for, and brings in many neighbours that a batch in random order has no use for.
     """
-    mapped = cast("mmap.mmap", values.base)
+    mapped = cast("mmap.mmap", cast("memoryview", values.base).obj)
     first = start * values.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
     mapped.madvise(mmap.MADV_WILLNEED, first, end * values.itemsize - first)
 
