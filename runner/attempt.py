@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +69,8 @@ class Attempt:
     feed: Feed = field(init=False)
     activations: int | None = None
     """Bytes kept for the backward pass; None if that was not measured."""
-    _saved_at: float = 0.0
+    saved_at: float = 0.0
+    """On-clock seconds at the last checkpoint."""
 
     def __post_init__(self) -> None:
         self.feed = Feed(self.batch, self.device, last=self.workload.budget.steps)
@@ -108,7 +108,7 @@ class Attempt:
             self.save()
             self.reason = f"stopped from outside after step {self.training.t}; running the trial again goes on from there"
             return "preempted"
-        (due,) = self.group.agree(self.clock.total() - self._saved_at > self.checkpoint_seconds)
+        (due,) = self.group.agree(self.clock.total() - self.saved_at > self.checkpoint_seconds)
         if due:
             self.save()
         return None
@@ -208,43 +208,11 @@ class Attempt:
 
     def save(self) -> None:
         """Writes a checkpoint, off the clock."""
-        self._saved_at = self.clock.total()
+        self.saved_at = self.clock.total()
         with self.clock.part(CHECKPOINT):
-            training = self.training
-            states = sharding.states(training.optimizers, self.group) if self.owners else [o.state_dict() for o in training.optimizers]
-            if self.group.rank:
-                return
-            content = {
-                "trial": self.trial.id,
-                "t": training.t,
-                "model": training.model.state_dict(),
-                "optimizers": states,
-                "state": training.state,
-                "losses": [loss.detach() for loss in self.losses],
-                "probes": self.probes.state(),
-                "observer": self.observer.state_dict() if self.observer else {},
-                "reached": self.reached,
-                "lost_seconds": self.lost_seconds,
-                "seconds": self.clock.settle(),
-            }
-            checkpoint.save(self.checkpoint_path, content)
-
-    def load(self, content: dict[str, Any]) -> dict[str, float]:
-        """Takes up a checkpoint; returns the clock's seconds in it."""
-        training = self.training
-        training.t = content["t"]
-        self.submission.restore(training)
-        training.model.load_state_dict(content["model"])
-        for optimizer, state in zip(training.optimizers, content["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        training.state = content["state"]
-        self.losses, self.reached, self.lost_seconds = content["losses"], content["reached"], content["lost_seconds"]
-        self.probes.restore(content["probes"])
-        if self.observer is not None:
-            self.observer.load_state_dict(content["observer"])
-        seconds: dict[str, float] = content["seconds"]
-        self._saved_at = seconds.get("total", 0.0)
-        return seconds
+            content = checkpoint.content_of(self)
+            if not self.group.rank:
+                checkpoint.save(self.checkpoint_path, content)
 
     def _attach(self) -> None:
         """Gives the submission's hooks their forward and backward passes."""

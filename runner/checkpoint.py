@@ -1,4 +1,4 @@
-"""Checkpoints: the whole state of an attempt in one file, written whole and renamed.
+"""Checkpoints: the whole state of an attempt, and the one file that holds it, written whole and renamed.
 
 A crash at any instant, writing included, leaves the last complete checkpoint.
 """
@@ -9,15 +9,56 @@ import contextlib
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from runner import sharding
 from runner.trial import Trial
+
+if TYPE_CHECKING:
+    from runner.attempt import Attempt
 
 
 def path_of(study: Path, trial: Trial) -> Path:
     return study / ".checkpoints" / f"{trial.id}.pt"
+
+
+def content_of(attempt: Attempt) -> dict[str, Any]:
+    """Everything that a resumed attempt needs; with divided state every rank must ask, and only rank 0 has all of it."""
+    training = attempt.training
+    states = sharding.states(training.optimizers, attempt.group) if attempt.owners else [o.state_dict() for o in training.optimizers]
+    return {
+        "trial": attempt.trial.id,
+        "t": training.t,
+        "model": training.model.state_dict(),
+        "optimizers": states,
+        "state": training.state,
+        "losses": [loss.detach() for loss in attempt.losses],
+        "probes": attempt.probes.state(),
+        "observer": attempt.observer.state_dict() if attempt.observer else {},
+        "reached": attempt.reached,
+        "lost_seconds": attempt.lost_seconds,
+        "seconds": attempt.clock.settle(),
+    }
+
+
+def take_up(attempt: Attempt, content: dict[str, Any]) -> dict[str, float]:
+    """Brings an attempt to where another was saved; returns the clock's seconds then."""
+    training = attempt.training
+    training.t = content["t"]
+    attempt.submission.restore(training)
+    training.model.load_state_dict(content["model"])
+    for optimizer, state in zip(training.optimizers, content["optimizers"], strict=True):
+        optimizer.load_state_dict(state)
+    training.state = content["state"]
+    attempt.losses, attempt.reached, attempt.lost_seconds = content["losses"], content["reached"], content["lost_seconds"]
+    attempt.probes.restore(content["probes"])
+    if attempt.observer is not None:
+        attempt.observer.load_state_dict(content["observer"])
+    seconds: dict[str, float] = content["seconds"]
+    attempt.saved_at = seconds.get("total", 0.0)
+    return seconds
 
 
 def save(path: Path, content: dict[str, Any]) -> None:

@@ -136,7 +136,7 @@ def prepare(
         attempt.activations = memory.activations(workload, model, next(iter(attempt.batch(1).micro)))
     there = not fresh and attempt.checkpoint_path.exists()
     saved = None if fresh else checkpoint.load(attempt.checkpoint_path, place)
-    seconds = attempt.load(saved) if saved and saved["trial"] == trial.id else None
+    seconds = checkpoint.take_up(attempt, saved) if saved and saved["trial"] == trial.id else None
     attempt.lost_seconds += lost(study, trial, number, (seconds or {}).get("total", 0.0))
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats(place)
