@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from runner import checkpoint, compilation, layerwise, memory, probes, sharding
+from runner import activity, checkpoint, compilation, layerwise, memory, probes, sharding
 from runner.clock import OFF, Clock
 from runner.devices import Group, Silent
 from runner.feed import Feed, GlobalBatch
@@ -175,11 +175,7 @@ class Attempt:
 
     def evaluate(self, late: bool) -> Status | None:
         """Records the validation metrics; `late` ones, after the time budget, can no longer reach the target."""
-        with ExitStack() as weights:
-            with self.clock.part("update"):  # averaging and the like are the submission's own work
-                weights.enter_context(self.submission.for_eval(self.training))
-            with self.clock.part(EVALUATION):
-                metrics = self.workload.evaluate(self.training.model, self.data, self.device)
+        metrics = self._measured(self.workload.evaluate)
         seconds = self.clock.total()
         with self.clock.part(RECORD):
             self._write([self._point(name, value, seconds) for name, value in metrics.items()], seconds)
@@ -198,13 +194,19 @@ class Attempt:
 
     def conclude(self) -> None:
         """Records what the workload measures once, at the end."""
-        with ExitStack() as weights:
-            with self.clock.part("update"):
-                weights.enter_context(self.submission.for_eval(self.training))
-            with self.clock.part(EVALUATION):
-                metrics = self.workload.conclude(self.training.model, self.data, self.device)
+        metrics = self._measured(self.workload.conclude)
         seconds = self.clock.total()
         self._write([self._point(name, value, seconds) for name, value in metrics.items()], seconds)
+
+    def _measured(self, measure: Callable[[nn.Module, Data, torch.device], dict[str, float]]) -> dict[str, float]:
+        """What `measure` finds, off the clock, in the weights that the submission has evaluated."""
+        with ExitStack() as scope:
+            with self.clock.part("update"):  # averaging and the like are the submission's own work
+                scope.enter_context(self.submission.for_eval(self.training))
+            if not self.group.rank:
+                scope.enter_context(activity.shown(self.checkpoint_path.with_suffix(activity.SUFFIX)))
+            with self.clock.part(EVALUATION):
+                return measure(self.training.model, self.data, self.device)
 
     def save(self) -> None:
         """Writes a checkpoint, off the clock."""

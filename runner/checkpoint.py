@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runner import sharding
+from runner import record, sharding
 from runner.trial import Trial
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def path_of(study: Path, trial: Trial) -> Path:
-    return study / ".checkpoints" / f"{trial.id}.pt"
+    return study / record.ASIDE / f"{trial.id}.pt"
 
 
 def content_of(attempt: Attempt) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import record, status
+from runner import activity, record, status
 from runner.trial import Trial
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Watch:
     """Resident bytes of its process."""
     first: tuple[int, float, int] | None = None
     """Step, seconds and tokens at the attempt's first point: rates leave out what came before."""
+    doing: str = ""
+    """What it evaluates just now, if that takes long."""
     attempt: int = -1
     """The newest attempt, of which `offset` bytes were read."""
     offset: int = 0
@@ -51,6 +53,7 @@ class Watch:
     def look(self, pid: int) -> None:
         """Reads the lines that were added since the last look."""
         self.memory = resident_bytes(pid)
+        self.doing = activity.read(self.study, self.trial)
         while record.path_of(self.study, self.trial, self.attempt + 1).exists():
             self.attempt, self.offset, self.first = self.attempt + 1, 0, None
         if self.attempt < 0:
@@ -86,13 +89,13 @@ class Watch:
         return max(0.0, min((self.steps - self.step) / rate, self.limit - self.seconds)) if rate > 0 else float("nan")
 
     def cells(self) -> list[str]:
-        """Trial, step, loss, tokens per second, on-clock time, time to go, memory."""
+        """Trial, step, loss, tokens per second, on-clock time, time to go or what is evaluated, memory."""
         loss = "-" if self.loss != self.loss else f"{self.loss:.3f}"
         rate = self.rates[1]
         speed = "-" if rate != rate else f"{rate:,.0f}"
         return [
             *(self.name, f"{self.step}/{self.steps or '?'}", loss, speed, duration(self.seconds)),
-            *(duration(self.remaining), status.megabytes(self.memory)),
+            *(self.doing or duration(self.remaining), status.megabytes(self.memory)),
         ]
 
 

@@ -181,6 +181,10 @@ and `matrices`, which are what the values of a row without a parameter belong to
 """
 
 
+ASIDE = ".checkpoints"
+"""Folder of a study for what running trials keep beside their records."""
+
+
 def path_of(study: Path, trial: str, attempt: int) -> Path:
     return study / f"{trial}.{attempt}.jsonl"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -50,6 +51,14 @@ class Precision:
 
     weights: Dtype = "fp32"
     autocast: Dtype | None = None
+
+    def region(self, device: str) -> AbstractContextManager[None]:
+        """The autocast region on a type of device, such as `cuda`; nothing if there is none."""
+        if self.autocast is None:
+            return nullcontext()
+        import torch
+
+        return torch.autocast(device, dtype=torch.bfloat16 if self.autocast == "bf16" else torch.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

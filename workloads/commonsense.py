@@ -11,11 +11,10 @@ new tokens, first option string found), because a text that does not parse count
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from workloads import progress
 from workloads.architecture import Architecture
 from workloads.base import Batch, Budget, Data, Precision, Target, Workload
 from workloads.commonsense_tasks import TASKS, Template
@@ -112,7 +111,7 @@ class CommonsenseWorkload(Workload):
     def loss(self, model: nn.Module, batch: Tokens) -> tuple[Tensor, int]:
         from workloads.llama import summed_loss
 
-        with self._autocast(batch.inputs_bt.device.type):
+        with self.precision.region(batch.inputs_bt.device.type):
             logits = model(batch.inputs_bt)
         return summed_loss(logits, batch.targets_bt), batch.target_count
 
@@ -140,6 +139,7 @@ class CommonsenseWorkload(Workload):
             for start in range(0, len(pairs), size):
                 loss, targets = self.loss(model, collated(pairs[start : start + size], device))
                 total, count = total + loss, count + targets
+                progress.tell(min(start + size, len(pairs)), len(pairs))
         return float(total) / count
 
     def answers(
@@ -153,7 +153,7 @@ class CommonsenseWorkload(Workload):
         tokens = min(self.scoring_tokens, CPU_TOKENS) if on_cpu else self.scoring_tokens
         judge = commonsense_answers.by_likelihood if self.scoring == "likelihood" else commonsense_answers.by_generation
         for task in _ours(data).tasks(self.tasks):
-            with commonsense_answers.evaluating(model), self._autocast(str(device).partition(":")[0]):
+            with commonsense_answers.evaluating(model), self.precision.region(str(device).partition(":")[0]), progress.on(task):
                 metrics = judge(model, _ours(data), device, task, most, tokens)
             for name, value in (metrics | (commonsense_answers.counts(_ours(data), task, most) if counts else {})).items():
                 found.setdefault(name, {})[task] = value
@@ -179,16 +179,6 @@ class CommonsenseWorkload(Workload):
         harmless = {"steps", "seconds", "evaluate_every", "diverged_above", "hardware", "test_examples", *execution}
         keeps_target = "target" in changed or changed <= harmless
         return out if keeps_target else replace(out, target=None)
-
-    @contextlib.contextmanager
-    def _autocast(self, device: str) -> Iterator[None]:
-        if self.precision.autocast is None:
-            yield
-            return
-        import torch
-
-        with torch.autocast(device, dtype=torch.bfloat16 if self.precision.autocast == "bf16" else torch.float32):
-            yield
 
 
 def _ours(data: Data) -> CommonsenseData:

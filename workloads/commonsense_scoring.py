@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from workloads import progress
 from workloads.llama import Context, Llama
 
 Ids = NDArray[np.int64]
@@ -57,6 +58,7 @@ def batched(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
         count = max(1, tokens // lengths[order[0]])
         yield order[:count]
         order = order[count:]
+        progress.tell(len(lengths) - len(order), len(lengths))
 
 
 def _read(model: Llama, prompts: Sequence[Ids], device: torch.device | str) -> tuple[Context, Tensor, Tensor]:

@@ -7,12 +7,12 @@ Table 2), in that family's convention: the mean loss over N evaluation batches i
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from workloads import progress
 from workloads.architecture import Architecture
 from workloads.base import Batch, Budget, Data, Precision, Target, Workload
 from workloads.targets import load_target
@@ -74,7 +74,7 @@ class PretrainingWorkload(Workload):
         return open_tokens(self.data, length=self.batch.length, tokenizer=self.tokenizer, layout=self.layout, vocab=vocab)
 
     def loss(self, model: nn.Module, batch: Tokens) -> tuple[Tensor, int]:
-        with self._autocast(batch.inputs_bt.device.type):
+        with self.precision.region(batch.inputs_bt.device.type):
             return model(batch.inputs_bt, batch.targets_bt, self.loss_chunk), batch.target_count
 
     def compilable(self, model: nn.Module) -> Iterable[nn.Module]:
@@ -97,6 +97,7 @@ class PretrainingWorkload(Workload):
         with torch.no_grad():
             for start in range(0, len(rows), size):
                 total += self.loss(model, to_batch(data.validation.read(rows[start : start + size]), device))[0]
+                progress.tell(min(start + size, len(rows)), len(rows))
         model.train(training)
         loss = float(total) / count
         batches = math.ceil(len(rows) / self.legacy_sequences)
@@ -125,16 +126,6 @@ class PretrainingWorkload(Workload):
         harmless = {"steps", "seconds", "evaluate_every", "diverged_above", "hardware", *execution}
         keeps_target = "target" in changed or changed <= harmless
         return out if keeps_target else replace(out, target=None)
-
-    @contextlib.contextmanager
-    def _autocast(self, device: str) -> Iterator[None]:
-        if self.precision.autocast is None:
-            yield
-            return
-        import torch
-
-        with torch.autocast(device, dtype=torch.bfloat16 if self.precision.autocast == "bf16" else torch.float32):
-            yield
 
 
 def _exp(loss: float) -> float:
