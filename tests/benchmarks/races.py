@@ -184,7 +184,7 @@ RACES = (
     Race("adafactor", "transformers", 1.0, lambda r: Adafactor(), adafactor),
     Race("adam8bit", "bitsandbytes", 1.0, lambda r: Adam8bit(), adam8bit, slow=True),
     Race("galore8bit", "galore-torch", 1.0, lambda r: Galore8bit(rank=r, gap=NEVER), galore8bit, slow=True),
-    Race("muon", "torch", 1.0, lambda r: Muon(), muon, slow=True),
+    Race("muon", "torch", SAME_KERNEL, lambda r: Muon(), muon, slow=True),
     Race("nadamw", "torch", 1.0, lambda r: Nadamw(momentum_decay=0.004), nadam),
     Race("adam", "torch", SAME_KERNEL, lambda r: Adam(), lambda model, r: [torch.optim.Adam(model.parameters(), fused=True)]),
     Race("adamw", "torch", SAME_KERNEL, lambda r: Adamw(), lambda model, r: [torch.optim.AdamW(model.parameters(), fused=True)]),
