@@ -175,7 +175,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=list(RANK), help="models of all races, instead of LLaMA-60M, or a part of it")
     parser.add_argument("--threads", nargs="+", type=int, choices=(1, 2), default=[1])
-    parser.add_argument("--rounds", type=int, default=3, help="with each of two pairs of models")
+    parser.add_argument("--rounds", type=int, default=2, help="with each of two pairs of models")
     parser.add_argument("--only", nargs="+", choices=[race.name for race in RACES], help="no other race, no refreshes; keeps no table")
     options = parser.parse_args()
     races = [race for race in RACES if options.only is None or race.name in options.only]
