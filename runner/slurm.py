@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LONGEST_LIFE = 10_000
 """Times a job may be queued again after its time limit: trials may take longer than any limit; slurm_job stops those that stand still."""
 HOPELESS = "; this does not pass by itself: cancel it and correct the profile"
+HELD = "; the next `slimperf sweep`, or the end of another of the study's jobs, releases it"
 State = Literal["pending", "running", "lost", "cancelled"]
 
 
@@ -63,7 +64,9 @@ def submit(trials: Sequence[Trial], results: Path, profile: Profile, *, fresh: b
     jobs: dict[str, str] = {}
     with slurm_ledger.exclusive(study):
         entries = slurm_ledger.entries(study)
-        places = slurm_ledger.places(study, entries, slurm_queue.tasks(entry.name for entry in entries))
+        tasks = slurm_queue.tasks(entry.name for entry in entries)
+        slurm_queue.release(tasks)
+        places = slurm_ledger.places(study, entries, tasks)
         finished, live, held = standing(study, places)
         finished = set() if fresh else finished
         due = [trial for trial in trials if trial.id not in finished | live | held]
@@ -137,7 +140,7 @@ def logs(study: Path, trial: str) -> list[Path]:
 
 def hopeless(reason: str) -> bool:
     """Whether a sentence of `states` asks a person to act."""
-    return reason.endswith(HOPELESS)
+    return reason.endswith((HOPELESS, HELD))
 
 
 def _submit_array(study: Path, workload: str, trials: Sequence[Trial], resources: Resources, *, fresh: bool) -> dict[str, str]:
@@ -224,7 +227,8 @@ def _state(place: slurm_ledger.Place, recorded: str | None) -> tuple[State, str]
         how = f"its job {task.job} ended as {task.state}" if task else "Slurm no longer knows its job"
         return "lost", f"{how}; the next `slimperf sweep` goes on from its checkpoint"
     if task.waiting:
-        return "pending", f"job {task.job}: {task.reason}{HOPELESS if task.reason in slurm_queue.HOPELESS else ''}"
+        advice = HELD if task.reason == slurm_queue.LAUNCH_FAILED else HOPELESS if task.reason in slurm_queue.HOPELESS else ""
+        return "pending", f"job {task.job}: {task.reason}{advice}"
     if recorded == "running":
         return "running", f"job {task.job}"
     return "pending", f"job {task.job}: its turn in the job"

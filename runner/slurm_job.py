@@ -69,6 +69,9 @@ class Pack:
         before = dict(zip((trial.id for trial in trials), self.retried, strict=False))
         with contextlib.closing(pool), listening(pool.stop) as stop:
             ended = run_in_turn(trials, lambda trial: run_here(trial, pool, before.get(trial.id)), stop.asked.is_set)
+        for study in {pool.results / trial.study for trial in trials}:
+            with contextlib.suppress(slurm_queue.Silent):  # the next one to end tries again
+                slurm_queue.release(slurm_queue.tasks(entry.name for entry in slurm_ledger.entries(study)))
         for outcome in ended:
             print(f"{outcome.trial.id}: {outcome.status}{': ' + outcome.reason if outcome.reason else ''}", flush=True)
         if stop.requeue and any(outcome.status == "preempted" for outcome in ended):

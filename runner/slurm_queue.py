@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
 ACTIVE = frozenset({"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT", "PREEMPTED"})
+LAUNCH_FAILED = "launch failed requeued held"
+"""Reason of a job whose node failed just when it began: Slurm queues it again and holds it until somebody releases it."""
 HOPELESS = frozenset(
     {
         "DependencyNeverSatisfied",
@@ -23,7 +25,7 @@ HOPELESS = frozenset(
         "AccountNotAllowed",
         "QOSNotAllowed",
     }
-    | {"InvalidAccount", "InvalidQOS", "AssocMaxJobsLimit", "launch failed requeued held"}
+    | {"InvalidAccount", "InvalidQOS", "AssocMaxJobsLimit"}
 )
 """Reasons of a waiting job that time alone does not remove."""
 PATIENCE = 60
@@ -94,6 +96,18 @@ def cancel(jobs: Iterable[str]) -> None:
     wanted = sorted(set(jobs))
     for first in range(0, len(wanted), 500):  # a command line has a limit
         _ask("scancel", "--quiet", *wanted[first : first + 500])
+
+
+def release(found: Iterable[Task]) -> list[str]:
+    """Lets those tasks queue again that Slurm holds because a node failed at their launch; a person's hold stays.
+
+    Raises:
+        Silent: the controller did not answer.
+    """
+    held = sorted({task.job for task in found if task.reason == LAUNCH_FAILED})
+    for first in range(0, len(held), 500):
+        _ask("scontrol", "release", *held[first : first + 500])
+    return held
 
 
 def largest_array() -> int:

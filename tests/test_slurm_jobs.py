@@ -216,6 +216,20 @@ def test_signals_stop_gently_and_only_the_warning_queues_again(number: signal.Si
     assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
+def test_only_what_a_failed_launch_holds_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[str, ...]] = []
+    lines = ["5|3|PENDING|launch failed requeued held|n", "5|4|PENDING|JobHeldUser|n", "5|5|PENDING|Priority|n"]
+    monkeypatch.setattr(slurm_queue, "_ask", lambda *command: said.append(command) or "\n".join(lines))
+    tasks = slurm_queue.tasks(["n"])
+    assert slurm_queue.release(tasks) == ["5_3"]
+    assert said[-1] == ("scontrol", "release", "5_3")
+    submission = slurm_ledger.Submission(token="t", name="n", time="", workload="w", packs=[])
+    place = slurm_ledger.Place(submission=submission, index=3, task=tasks[0])
+    state, sentence = slurm._state(place, None)
+    assert state == "pending"
+    assert sentence.startswith("job 5_3: launch failed requeued held; the next `slimperf sweep`")
+
+
 def foreign_lock(study: Path, host: str) -> None:
     owner = dataclasses.asdict(locks.Owner(host=host, pid=1, started="x"))
     (study / locks.FOLDER).mkdir(parents=True)

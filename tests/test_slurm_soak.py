@@ -37,7 +37,7 @@ def test_soak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         deadline = time.monotonic() + 30 * TRIALS + 120
         while slurm.submit(trials, tmp_path, profile).finished < TRIALS:
             assert time.monotonic() < deadline, f"after {dict(mishaps)}"
-            while tools.live(folder) and time.monotonic() < deadline:
+            while any(task.reason != slurm_queue.LAUNCH_FAILED for task in tools.live(folder)) and time.monotonic() < deadline:
                 if time.monotonic() < due:
                     time.sleep(0.2)  # the pace of the mishaps, not a synchronisation
                     continue
