@@ -53,7 +53,7 @@ def limited(cluster: tools.Cluster, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(autouse=True)
 def begun(limited: object) -> None:
-    """Every test runs beside the long trial."""
+    """Tests run beside the long trial; those that kill daemons come after it."""
 
 
 def submitted(trials: list[Trial], results: Path, profile: Profile = tools.PROFILE) -> Path:
@@ -78,6 +78,17 @@ def finish(results: Path, trials: list[Trial], tmp_path: Path) -> None:
     folder = results / trials[0].study
     tools.hurry(results)
     tools.until(lambda: all(_final(folder, trial) for trial in trials), what="all trials have ended")
+    tools.assert_as_local(results, trials, tmp_path)
+
+
+def sweep_until_done(results: Path, trials: list[Trial], tmp_path: Path) -> None:
+    """Submits again and again, as a person does after a crash: Slurm forgets jobs, and holds those that met a node's old ones."""
+    folder = results / trials[0].study
+    tools.hurry(results)
+    tools.until(
+        lambda: all(_final(folder, trial) for trial in trials) or slurm.submit(trials, results, tools.PROFILE) is None,
+        what="all trials have ended",
+    )
     tools.assert_as_local(results, trials, tmp_path)
 
 
@@ -181,30 +192,6 @@ def test_submitting_again_while_it_runs(tmp_path: Path) -> None:
     finish(tmp_path, trials, tmp_path)
 
 
-def test_node_daemon_killed(cluster: tools.Cluster, tmp_path: Path) -> None:
-    trials = tools.tiny("node", seeds=2, folder=tmp_path, **SLOW)
-    folder = submitted(trials, tmp_path)
-    caught(folder, trials[0])
-    for node in ("n1", "n2"):
-        cluster.kill(node)
-    cluster.start()
-    finish(tmp_path, trials, tmp_path)
-
-
-def test_controller_killed_and_restarted(cluster: tools.Cluster, tmp_path: Path) -> None:
-    trials = tools.tiny("controller", seeds=2, folder=tmp_path, **SLOW)
-    folder = submitted(trials, tmp_path)
-    caught(folder, trials[0])
-    cluster.kill("slurmctld")
-    with pytest.raises(slurm_queue.Silent, match=r"squeue failed.*try again later"):
-        slurm.submit(trials, tmp_path, tools.PROFILE)
-    cluster.start()
-    tools.hurry(tmp_path)
-    tools.until(lambda: all(_final(folder, trial) for trial in trials) or not tools.live(folder), what="Slurm has done what it kept")
-    slurm.submit(trials, tmp_path, tools.PROFILE)  # what a crash made Slurm forget
-    finish(tmp_path, trials, tmp_path)
-
-
 def test_job_that_never_starts(tmp_path: Path) -> None:
     trials = tools.tiny("never", seeds=1, folder=tmp_path)
     folder = submitted(trials, tmp_path, Profile(default=Resources(partition="brief", time="2m")))
@@ -249,3 +236,24 @@ def test_trial_longer_than_the_time_limit(limited: tuple[Path, list[Trial]], tmp
         assert isinstance(start, record.Start)
         assert (end.status, start.resumed_step) == ("preempted", end.step), "it had time to write its checkpoint"
     assert tools.ends(results / "limited", trials[0])[-1].lost_seconds == 0
+
+
+def test_node_daemon_killed(cluster: tools.Cluster, tmp_path: Path) -> None:
+    trials = tools.tiny("node", seeds=2, folder=tmp_path, **SLOW)
+    folder = submitted(trials, tmp_path)
+    caught(folder, trials[0])
+    for node in ("n1", "n2"):
+        cluster.kill(node)
+    cluster.start()
+    sweep_until_done(tmp_path, trials, tmp_path)
+
+
+def test_controller_killed_and_restarted(cluster: tools.Cluster, tmp_path: Path) -> None:
+    trials = tools.tiny("controller", seeds=2, folder=tmp_path, **SLOW)
+    folder = submitted(trials, tmp_path)
+    caught(folder, trials[0])
+    cluster.kill("slurmctld")
+    with pytest.raises(slurm_queue.Silent, match=r"squeue failed.*try again later"):
+        slurm.submit(trials, tmp_path, tools.PROFILE)
+    cluster.start()
+    sweep_until_done(tmp_path, trials, tmp_path)
