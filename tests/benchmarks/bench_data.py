@@ -131,7 +131,7 @@ def main() -> int:
     parser.add_argument("--consumed", type=float, help="tokens per second that training takes in; left out, computed as the script says")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of a round of reading")
-    parser.add_argument("--write", action="store_true", help="keep the table in results/performance")
+    parser.add_argument("--write", action="store_true", help="keep the rows in results/performance")
     options = parser.parse_args()
     torch.set_num_threads(1)
     workload = catalog.workload("llama_60m")

@@ -1,9 +1,9 @@
 """Predicted peak memory of 7B pre-training, batch 1 to 16 at 256 tokens, per submission: nothing is trained, no GPU is needed.
 
-    python tests/benchmarks/bench_memory.py [--batches 1 2 4 8 16]
+    python tests/benchmarks/bench_memory.py [--batches 1 2 4 8 16] [--write]
 
-Updates run inside the backward pass, layers are recomputed, and the logits of 2048 tokens are alive at a time; weights are bf16. Writes
-results/performance/memory_7b.csv and .md. The same count, taken live on a CPU, is held to the prediction in the tests.
+Updates run inside the backward pass, layers are recomputed, and the logits of 2048 tokens are alive at a time; weights are bf16. `--write`
+keeps results/performance/memory_7b.csv and .md. The same count, taken live on a CPU, is held to the prediction in the tests.
 """
 
 from __future__ import annotations
@@ -81,11 +81,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16])
     parser.add_argument("--only", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="settings to predict; other rows stay")
+    parser.add_argument("--write", action="store_true", help="keep the rows in results/performance")
     options = parser.parse_args()
     for name in options.only:
         for batch in options.batches:
             size = needed(SETTINGS[name], batch)
-            write(known() | {(name, batch): size})
+            if options.write:
+                write(known() | {(name, batch): size})
             print(f"{name}, batch {batch}: {size / GIB:.2f} GiB", flush=True)
     return 0
 

@@ -1,9 +1,9 @@
 """Optimizer steps against the packages they are verified with: whole model, same gradients, alternating turns, no refresh.
 
-    python tests/benchmarks/bench_steps.py [--shapes llama_60m llama_130m] [--threads 1 2] [--rounds N] [--only fira lion]
+    python tests/benchmarks/bench_steps.py [--shapes llama_60m llama_130m] [--threads 1 2] [--rounds N] [--only fira refreshes] [--write]
 
 Ratios (their time / our time) as median and range over rounds, of processor time with one thread and wall time with more; and
-refreshes against `torch.linalg.svd`. Writes results/performance/steps.csv; the exit code is 1 if a goal is missed.
+refreshes against `torch.linalg.svd`. `--write` keeps results/performance/steps.csv; the exit code is 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from measured import Measured, keep, of
+from measured import Measured, keep, missed, of
 from races import RACES, Race
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -31,6 +31,7 @@ RANK = {"llama_nano": 32, "llama_60m": 128, "llama_130m": 256}
 """The models of the races, and the rank of the low-rank methods on each."""
 FEW_LAYERS = {"model.layers": 2, "model.vocab": 4096}
 """What slow races leave of LLaMA-60M unless models are asked for."""
+REFRESHES = "refreshes"
 LEAST_SECONDS = 0.1
 """Steps are repeated in a turn until they should take this long."""
 
@@ -176,18 +177,18 @@ def main() -> int:
     parser.add_argument("--shapes", nargs="+", choices=list(RANK), help="models of all races, instead of LLaMA-60M, or a part of it")
     parser.add_argument("--threads", nargs="+", type=int, choices=(1, 2), default=[1])
     parser.add_argument("--rounds", type=int, default=2, help="with each of two pairs of models")
-    parser.add_argument("--only", nargs="+", choices=[race.name for race in RACES], help="no other race, no refreshes; keeps no table")
+    parts = [*(race.name for race in RACES), REFRESHES]
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts, metavar="PART", help=f"of {', '.join(parts)}")
+    parser.add_argument("--write", action="store_true", help="keep the rows in results/performance")
     options = parser.parse_args()
-    races = [race for race in RACES if options.only is None or race.name in options.only]
     rows: list[Measured] = []
     for threads in options.threads:
         torch.set_num_threads(threads)
-        rows += steps(races, options.shapes, threads, options.rounds)
-    if options.only:
-        return 0
+        rows += steps((race for race in RACES if race.name in options.only), options.shapes, threads, options.rounds)
     torch.set_num_threads(1)
-    rows += map(told, (*exact_refreshes(2 * options.rounds), *warm_refreshes(2 * options.rounds)))
-    return keep("steps", rows, max(options.threads))
+    if REFRESHES in options.only:
+        rows += map(told, (*exact_refreshes(2 * options.rounds), *warm_refreshes(2 * options.rounds)))
+    return keep("steps", rows, max(options.threads)) if options.write else missed(rows)
 
 
 if __name__ == "__main__":

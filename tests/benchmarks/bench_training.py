@@ -242,7 +242,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="torch.compile on every side")
-    parser.add_argument("--write", action="store_true", help="keep the table in results/performance")
+    parser.add_argument("--write", action="store_true", help="keep the rows in results/performance")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows: list[Measured] = []

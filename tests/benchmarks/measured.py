@@ -51,21 +51,33 @@ def missed(rows: list[Measured]) -> int:
 
 def keep(file: str, rows: list[Measured], threads: int, device: str | None = None) -> int:
     """Writes the table and what it was measured on (None: the GPU if there is one); returns the exit code of `missed`."""
-    columns = ["name", "median", "low", "high", "rounds", "unit", "goal", "note"]
-    write(file, columns, [asdict(row) for row in rows], threads, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    write(file, ["name"], [asdict(row) for row in rows], threads, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return missed(rows)
 
 
-def write(file: str, columns: list[str], rows: list[dict[str, Any]], threads: int, device: str) -> None:
-    """A table of any columns as CSV, numbers with four digits, and the fingerprint of the machine beside it."""
+def write(file: str, key: list[str], rows: list[dict[str, Any]], threads: int, device: str) -> None:
+    """Puts rows of any columns into a CSV, numbers with four digits, and the fingerprints of their machines beside it.
+
+    They replace rows with the same values of `key`; other rows stay, so that a part can be measured anew.
+    """
+    if not rows:
+        return
     machine = fingerprint.take(torch.device(device), threads=threads)
-    load = round(os.getloadavg()[0], 1)
+    public = {name: value for name, value in machine.items() if name != "host"} | {"load_average": round(os.getloadavg()[0], 1)}
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with (FOLDER / f"{file}.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, [*columns, "fingerprint"], lineterminator="\n")
+    table, machines = FOLDER / f"{file}.csv", FOLDER / f"{file}.fingerprint.json"
+    kept: dict[tuple[str, ...], dict[str, Any]] = {}
+    if table.exists():
+        with table.open(newline="", encoding="utf-8") as stream:
+            kept = {tuple(row[name] for name in key): row for row in csv.DictReader(stream)}
+    for row in rows:
+        values = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in row.items()}
+        kept[tuple(str(row[name]) for name in key)] = values | {"fingerprint": machine["id"]}
+    with table.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, [*rows[0], "fingerprint"], lineterminator="\n")
         writer.writeheader()
-        for row in rows:
-            values = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in row.items()}
-            writer.writerow(values | {"fingerprint": machine["id"]})
-    public = {key: value for key, value in machine.items() if key != "host"} | {"load_average": load}
-    (FOLDER / f"{file}.fingerprint.json").write_text(json.dumps(public, indent=1) + "\n", encoding="utf-8")
+        writer.writerows(kept.values())
+    known = json.loads(machines.read_text(encoding="utf-8")) if machines.exists() else {}
+    known[machine["id"]] = public
+    named = {row["fingerprint"] for row in kept.values()}
+    machines.write_text(json.dumps({name: known[name] for name in known if name in named}, indent=1) + "\n", encoding="utf-8")
