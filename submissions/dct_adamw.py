@@ -81,7 +81,7 @@ class DctAdamw(MatrixSubmission):
         return G_bmn + (E_bmn if self.error_feedback == "full" else quantisation.dequantise(E_bmn, state["E_scale"], True, G_bmn, BLOCK))
 
     def refresh(self, G_bmn: Tensor, state: State, t: int) -> None:
-        Q_mm = linalg.cosines(G_bmn.shape[-2]).to(G_bmn)
+        Q_mm = linalg.cosines(G_bmn.shape[-2], G_bmn.dtype, G_bmn.device)
         size_bm = (Q_mm.T @ self.compensated(G_bmn, state)).abs().sum(-1)
         new_br = size_bm.topk(self.rank).indices.sort().values.int()
         if self.on_refresh == "reset":
@@ -95,7 +95,7 @@ class DctAdamw(MatrixSubmission):
 
     def update(self, G_bmn: Tensor, state: State, t: int) -> tuple[Tensor, Probes]:
         G_bmn = self.compensated(G_bmn, state)
-        Q_mm = linalg.cosines(G_bmn.shape[-2]).to(G_bmn)
+        Q_mm = linalg.cosines(G_bmn.shape[-2], G_bmn.dtype, G_bmn.device)
         P_bmr = Q_mm[:, state["index"].long()].transpose(0, 1)
         R_brn = P_bmr.mT @ G_bmn
         probes = {"energy": R_brn.square().sum((-2, -1))[:, None] / G_bmn.square().sum((-2, -1)).clamp_min(1e-38)[:, None]}

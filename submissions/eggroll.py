@@ -15,6 +15,7 @@ Shapes: m = out, n = in, p pairs, r rank.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -94,13 +95,13 @@ class Eggroll(Submission):
 
     def factors(self, W: Tensor, name: str, seed: int, t: int) -> tuple[Tensor, Tensor]:
         """A_pmr and B_pnr of all pairs; a vector is an m x 1 matrix of full rank, with B = 1."""
-        generator = linalg.generator(seed_of(seed, name), t)
+        generator = None if W.is_meta else linalg.generator(seed_of(seed, name), t, W.device)
+        draw = functools.partial(torch.randn, generator=generator, device=W.device)
         pairs = self.members // 2
         if W.ndim != 2:
-            return torch.randn(pairs, W.numel(), 1, generator=generator).to(W), W.new_ones(pairs, 1, 1)
+            return draw(pairs, W.numel(), 1).to(W.dtype), W.new_ones(pairs, 1, 1)
         m, n = W.shape
-        A_pmr = torch.randn(pairs, m, self.rank, generator=generator)
-        return A_pmr.to(W), torch.randn(pairs, n, self.rank, generator=generator).to(W)
+        return draw(pairs, m, self.rank).to(W.dtype), draw(pairs, n, self.rank).to(W.dtype)
 
 
 def product(A_mr: Tensor, B_nr: Tensor) -> Tensor:

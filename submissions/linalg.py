@@ -1,7 +1,7 @@
 """Textbook operations that several submissions share.
 
 Shape legend: b stacked matrices, m <= n rows and columns, r rank. P_bmr has orthonormal columns unless said otherwise.
-All randomness comes from (seed, t) of each matrix, so that stacking, device and history do not matter.
+All randomness comes from (seed, t) of each matrix, so that stacking and history do not matter.
 """
 
 from __future__ import annotations
@@ -115,11 +115,13 @@ def fix_signs(P_bmr: Tensor) -> Tensor:
 
 
 def gaussian(seed_b: Tensor, t: int, rows: int, columns: int, like: Tensor) -> Tensor:
-    """N(0, 1) entries, b x rows x columns, drawn on the CPU from (seed, t) for each matrix by itself."""
+    """N(0, 1) entries, b x rows x columns, drawn from (seed, t) for each matrix by itself."""
     if like.is_meta:
         return like.new_zeros(len(seed_b), rows, columns)
-    draws = [torch.randn(rows, columns, generator=generator(seed, t)) for seed in seed_b.tolist()]
-    return torch.stack(draws).to(like)
+    X = torch.empty(len(seed_b), rows, columns, dtype=torch.float32, device=like.device)
+    for X_mn, seed in zip(X, seed_b.tolist(), strict=True):
+        X_mn.normal_(generator=generator(seed, t, like.device))
+    return X.to(like.dtype)
 
 
 def random_orthonormal(seed_b: Tensor, t: int, rows: int, rank: int, like: Tensor) -> Tensor:
@@ -144,9 +146,9 @@ def random_indices(seed_b: Tensor, t: int, rows: int, rank: int, like: Tensor) -
     return torch.stack(draws).to(like.device)
 
 
-def generator(seed: int, t: int) -> torch.Generator:
-    """A CPU generator that is a function of (seed, t)."""
-    return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + t * 0xBF58476D1CE4E5B9) % 2**63)
+def generator(seed: int, t: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that is a function of (seed, t); where many numbers are needed, of the device that needs them."""
+    return torch.Generator(device).manual_seed((seed * 0x9E3779B97F4A7C15 + t * 0xBF58476D1CE4E5B9) % 2**63)
 
 
 def rotate(m: Tensor, v: Tensor, old_bmr: Tensor, new_bmr: Tensor) -> None:
@@ -199,9 +201,9 @@ def eigenbasis(A_bmm: Tensor) -> Tensor:
 
 
 @functools.cache
-def cosines(size: int) -> Tensor:
-    """Q_mm: the orthonormal discrete cosine basis (DCT-II vectors as columns, constant first), fp64 on the CPU."""
+def cosines(size: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:
+    """Q_mm: the orthonormal discrete cosine basis (DCT-II vectors as columns, constant first), computed in fp64 on the CPU, once."""
     angles = torch.outer(torch.arange(size, dtype=torch.float64) + 0.5, torch.arange(size, dtype=torch.float64)) * (math.pi / size)
     Q_mm = angles.cos() * math.sqrt(2 / size)
     Q_mm[:, 0] /= math.sqrt(2)
-    return Q_mm
+    return Q_mm.to(device, dtype)

@@ -142,7 +142,7 @@ class OnGrid(engine.MatrixOptimizer):
         super().step()
         for stack in self.stacks:
             for parameter, seed in zip(stack.parameters, stack.state["seed_b"].tolist(), strict=True):
-                generator = torch.Generator(parameter.device).manual_seed(linalg.generator(seed, self.t).initial_seed())
+                generator = linalg.generator(seed, self.t, parameter.device)
                 dtype = linalg.arithmetic(parameter.dtype)
                 to_grid(parameter, torch.rand(parameter.shape, generator=generator, device=parameter.device, dtype=dtype))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 @functools.cache
-def dynamic_code(signed: bool) -> Tensor:
+def dynamic_code(signed: bool, device: torch.device | str = "cpu") -> Tensor:
     """The 256 values in [-1, 1], ascending, of the dynamic 8-bit data type: an exponent in powers of ten, linear fractions between.
 
     Source: Dettmers 2015, arXiv 1511.04561; Dettmers et al. 2022, arXiv 2110.02861 (signed for m, unsigned for v).
@@ -22,7 +22,7 @@ def dynamic_code(signed: bool) -> Tensor:
         edges = torch.linspace(0.1, 1.0, (2**exponent if signed else 2 ** (exponent + 1)) + 1, dtype=torch.float64)
         middles = ((edges[:-1] + edges[1:]) / 2 * 10.0 ** (exponent - 6)).tolist()
         values += [sign * middle for middle in middles for sign in ((1, -1) if signed else (1,))]
-    return torch.tensor(sorted(values), dtype=torch.float32)
+    return torch.tensor(sorted(values), dtype=torch.float32, device=device)
 
 
 def quantise(X: Tensor, signed: bool, block: int = 256) -> tuple[Tensor, Tensor]:
@@ -41,7 +41,7 @@ def quantise(X: Tensor, signed: bool, block: int = 256) -> tuple[Tensor, Tensor]
 def dequantise(codes: Tensor, scales: Tensor, signed: bool, like: Tensor, block: int = 256) -> Tensor:
     """X from its codes and scales, in the dtype of `like`."""
     size = codes[0].numel()
-    values = dynamic_code(signed).to(codes.device).index_select(0, codes.flatten().int()).view(len(codes), -1)
+    values = dynamic_code(signed, codes.device).index_select(0, codes.flatten().int()).view(len(codes), -1)
     spread = torch.nn.functional.pad(values, (0, -size % block)).view(len(codes), -1, block) * scales[..., None]
     X: Tensor = spread.flatten(1)[:, :size].reshape(codes.shape).to(like.dtype)
     return X

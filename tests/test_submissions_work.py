@@ -1,7 +1,8 @@
-"""How much work an update does, counted instead of timed: products, host synchronisations, the largest temporary."""
+"""How much work an update does, counted instead of timed: products, launches, host synchronisations, the largest temporary."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from typing import Any
 
@@ -23,6 +24,10 @@ WAITS = {"_local_scalar_dense", "nonzero", "item", "is_nonzero", "equal", "uniqu
 SMALL: dict[str, Any] = {"rank": 8, "gap": 50, "frequency": 50}
 
 
+STACKING = "meta"
+"""Stacks matrices as a GPU does, and computes nothing."""
+
+
 class Work(TorchDispatchMode):
     """Counts what reaches the dispatcher."""
 
@@ -33,10 +38,14 @@ class Work(TorchDispatchMode):
         """Bytes of the largest tensor that was newly made."""
         self.allowed = 0
         """Bytes of the matrix, or of the largest tensor that the rule keeps for it (SOAP's bases are larger)."""
+        self.moved: set[str] = set()
+        """Operations that brought a tensor from the host to another device."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **kwargs or {})
         self.calls[func.overloadpacket.__name__] += 1
+        if {"cpu", STACKING} <= {value.device.type for value in tree_leaves((args, kwargs, out)) if isinstance(value, Tensor)}:
+            self.moved.add(func.overloadpacket.__name__)
         known = {value.untyped_storage()._cdata for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
         for value in tree_leaves(out):
             if isinstance(value, Tensor) and value.untyped_storage()._cdata not in known:
@@ -67,6 +76,36 @@ def work(name: str, shape: str, monkeypatch: pytest.MonkeyPatch, **values: Any) 
             with counted:
                 optimizer.step()
     return counted
+
+
+def launches(name: str, layers: int) -> Work:
+    """Of an update of that many layers between two refreshes, on a device that stacks them."""
+    cls = catalog.submission_class(name)
+    rule = cls(**{key: value for key, value in SMALL.items() if key in cls.__dataclass_fields__})
+    assert isinstance(rule, MatrixSubmission)
+    members = [
+        engine.Named(f"{layer}.{shape}", nn.Parameter(torch.empty(SHAPES[shape], device=STACKING)))
+        for layer in range(layers)
+        for shape in SHAPES
+    ]
+    optimizer = engine.MatrixOptimizer(rule, members, lr=1e-3, seed=0)
+    optimizer.t = 1
+    counted = Work()
+    for step in range(2):  # the first fills caches of constants
+        for member in members:
+            member.parameter.grad = torch.empty_like(member.parameter)
+        with counted if step else contextlib.nullcontext():
+            optimizer.step()
+    return counted
+
+
+@pytest.mark.parametrize("name", BY_MATRIX)
+def test_many_matrices_cost_no_more_launches_than_few(name: str) -> None:
+    """And a GPU gets nothing from the host, which would have to wait for it."""
+    few, many = launches(name, 2), launches(name, 9)
+    assert few.calls == many.calls
+    assert few.calls.total() > 5
+    assert not many.moved
 
 
 @pytest.mark.parametrize("shape", SHAPES)
