@@ -228,7 +228,7 @@ def stacks_of(members: Sequence[Named], stacked: bool, elementwise: bool = False
     groups: dict[Any, list[Named]] = defaultdict(list)
     for member in members:
         p = member.parameter
-        together = stacked and p.ndim == 2 and (p.device.type != "cpu" or p.numel() <= CPU_STACKED_BELOW)
+        together = stacked and (p.device.type != "cpu" or p.numel() <= CPU_STACKED_BELOW)
         groups[(p.shape, p.dtype, p.device) if together else member.name].append(member)
     for group in groups.values():
         p = group[0].parameter

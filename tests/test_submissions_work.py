@@ -83,10 +83,9 @@ def launches(name: str, layers: int) -> Work:
     cls = catalog.submission_class(name)
     rule = cls(**{key: value for key, value in SMALL.items() if key in cls.__dataclass_fields__})
     assert isinstance(rule, MatrixSubmission)
+    shapes = [*SHAPES.values(), *([(96,)] if rule.elementwise else [])]
     members = [
-        engine.Named(f"{layer}.{shape}", nn.Parameter(torch.empty(SHAPES[shape], device=STACKING)))
-        for layer in range(layers)
-        for shape in SHAPES
+        engine.Named(f"{layer}.{shape}", nn.Parameter(torch.empty(shape, device=STACKING))) for layer in range(layers) for shape in shapes
     ]
     optimizer = engine.MatrixOptimizer(rule, members, lr=1e-3, seed=0)
     optimizer.t = 1
