@@ -29,6 +29,8 @@ POLL = 0.5
 LOGS = ".logs"
 WORKER = ("runner.worker", "runner.train")
 """What a worker runs, and what is loaded for it once."""
+KEEP = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+"""Makes glibc keep what a step frees for the next one, which would page it in anew; 2^25 is the most that it takes for the second."""
 CALL = "call-"
 """Locks of whole calls, beside those of trials."""
 
@@ -127,11 +129,11 @@ def prepare(study: Path) -> None:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """What a worker's process needs: its thread budget, and our packages before anything of the same name."""
+    """What a worker's process needs: its thread budget, memory that stays, and our packages before anything of the same name."""
     limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
     home = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, **dict.fromkeys(limits, str(threads)), "PYTHONSAFEPATH": "1", "PYTHONPATH": path}
+    return {**KEEP, **os.environ, **dict.fromkeys(limits, str(threads)), "PYTHONSAFEPATH": "1", "PYTHONPATH": path}
 
 
 def run(trial: Trial, pool: Pool) -> Outcome:

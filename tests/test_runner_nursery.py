@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import sys
 import threading
@@ -32,6 +33,12 @@ def main(words):
         raise RuntimeError("over")
     if words == ["signals"]:
         return len(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    if words == ["again"]:
+        for _ in range(3):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            parts = [b"x" * (24 << 20) for _ in range(3)]
+            del parts
+        return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 100
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 """
 
@@ -58,6 +65,11 @@ def test_each_worker_ends_in_its_own_way(own: Nursery, tmp_path: Path) -> None:
     told = log.read_text()
     assert told.startswith("a worker says leave here\na worker says fall here\nTraceback")
     assert "RuntimeError: over" in told
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_memory_that_a_worker_frees_is_not_paged_in_again(own: Nursery, tmp_path: Path) -> None:
+    assert code(own, tmp_path / "log", "again") < 5, "hundreds of page faults for 72 MiB used before"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how a fork counts its memory")
