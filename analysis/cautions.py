@@ -39,6 +39,7 @@ CONDITIONS = (
     "checkpointing",
     "layerwise",
     "shard_state",
+    "compile",
     "evaluate_every",
     "hardware",
 )
@@ -83,8 +84,9 @@ def _selection(tuning: pd.DataFrame) -> Iterator[str]:
 
 
 def _edges(tuning: pd.DataFrame) -> Iterator[str]:
-    for row in tuning.dropna(subset=["edge"]).itertuples():
-        yield f"{row.submission} on {row.workload}: the best value lies at the edge of the space ({row.edge}); a wider search may do better"
+    for (workload, edge), rows in tuning.dropna(subset=["edge"]).groupby(["workload", "edge"], sort=False):
+        names = notes.listed(sorted(rows["submission"]))
+        yield f"{workload}: the best value of {names} lies at the edge of the space ({edge}); a wider search may do better"
 
 
 def _problems(trials: pd.DataFrame) -> Iterator[str]:

@@ -96,7 +96,8 @@ def conditions(trials: pd.DataFrame) -> list[str]:
         notes.append(f"several fingerprints ({machines}): seconds are ranked within each alone; only steps to target compare across them")
     for column, what in (("target_value", "targets"), ("target_name", "target metrics"), ("data_sha256", "data sets")):
         notes += [f"{name}: {count} different {what}; times to them do not compare" for name, count in _several(trials, "workload", column)]
-    notes += [f"{name}: {count} versions of its source" for name, count in _several(trials, "submission", "source_sha256")]
+    if several := [name for name, _ in _several(trials, "submission", "source_sha256")]:
+        notes.append(f"several versions of the source of {listed(several)}: their trials may not be of one algorithm")
     if provisional := sorted(trials.loc[trials["target_provisional"].astype(bool), "workload"].astype("str").unique()):
         notes.append(f"provisional targets: {listed(provisional)}")
     unfinished = trials["status"].isin(times.UNFINISHED) & trials["reached_seconds"].isna()
