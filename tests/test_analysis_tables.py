@@ -112,7 +112,14 @@ def test_cautions_name_what_is_wrong(tmp_path: Path) -> None:
     records.write(tmp_path, "galore", 1, fingerprint={"id": "elsewhere"}, end=False)
     trials, points = load.study(tmp_path)
     said = " ".join(cautions.found(trials, tables.tuning(trials, tables.best(trials, points))))
-    for words in ("fingerprint", "2 different data sets", "several versions of the source of galore", "provisional", "have not ended", "galore (seed 2)"):
+    for words in (
+        "fingerprint",
+        "2 different data sets",
+        "several versions of the source of galore",
+        "provisional",
+        "have not ended",
+        "galore (seed 2)",
+    ):
         assert words in said
 
 
