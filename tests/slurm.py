@@ -136,6 +136,12 @@ def live(folder: Path) -> list[slurm_queue.Task]:
     return [task for task in slurm_queue.tasks(entry.name for entry in slurm_ledger.entries(folder)) if task.live]
 
 
+def release(folder: Path) -> None:
+    """Lets go of jobs that Slurm holds because a node was too busy to launch them, as the next sweep would."""
+    with contextlib.suppress(slurm_queue.Silent):
+        slurm_queue.release(slurm_queue.tasks(entry.name for entry in slurm_ledger.entries(folder)))
+
+
 def points(folder: Path, trial: Trial) -> list[tuple[Any, ...]]:
     """What was measured, without times; what a later attempt did again counts once."""
     kept: list[record.Point] = []

@@ -40,7 +40,7 @@ configure() {
     (umask 077; head -c 128 /dev/urandom >"$DIR/munge.key")
     echo "export SLURM_CONF=$SLURM_CONF" >"$DIR/env"
     # MinJobAge: ended jobs stay visible for a while. cred_expire: a requeued job waits for it (120 s by default, 5 at least).
-    # Munge's socket stands in AuthInfo; linuxproc and task/none need no cgroups.
+    # BatchStartTimeout: a busy machine may take its time to launch. Munge's socket stands in AuthInfo; linuxproc and task/none need no cgroups.
     cat >"$SLURM_CONF" <<CONF
 ClusterName=test$port
 SlurmctldHost=$host(127.0.0.1)
@@ -62,6 +62,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=2
 SlurmdParameters=config_overrides
 ReturnToService=2
 SlurmdTimeout=300
+BatchStartTimeout=120
 KillWait=5
 MinJobAge=60
 MailProg=/bin/true

@@ -77,7 +77,7 @@ def job_of(folder: Path) -> str:
 def finish(results: Path, trials: list[Trial], tmp_path: Path) -> None:
     folder = results / trials[0].study
     tools.hurry(results)
-    tools.until(lambda: all(_final(folder, trial) for trial in trials), what="all trials have ended")
+    tools.until(lambda: tools.release(folder) or all(_final(folder, trial) for trial in trials), what="all trials have ended")
     tools.assert_as_local(results, trials, tmp_path)
 
 
