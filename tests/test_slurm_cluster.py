@@ -76,19 +76,26 @@ def job_of(folder: Path) -> str:
 
 def finish(results: Path, trials: list[Trial], tmp_path: Path) -> None:
     folder = results / trials[0].study
+
+    def ended() -> bool:
+        tools.release(folder)
+        return all(_final(folder, trial) for trial in trials)
+
     tools.hurry(results)
-    tools.until(lambda: tools.release(folder) or all(_final(folder, trial) for trial in trials), what="all trials have ended")
+    tools.until(ended, what="all trials have ended")
     tools.assert_as_local(results, trials, tmp_path)
 
 
 def sweep_until_done(results: Path, trials: list[Trial], tmp_path: Path) -> None:
     """Submits again and again, as a person does after a crash: Slurm forgets jobs, and holds those that met a node's old ones."""
     folder = results / trials[0].study
+
+    def ended() -> bool:
+        slurm.submit(trials, results, tools.PROFILE)
+        return all(_final(folder, trial) for trial in trials)
+
     tools.hurry(results)
-    tools.until(
-        lambda: all(_final(folder, trial) for trial in trials) or slurm.submit(trials, results, tools.PROFILE) is None,
-        what="all trials have ended",
-    )
+    tools.until(ended, what="all trials have ended")
     tools.assert_as_local(results, trials, tmp_path)
 
 
