@@ -7,7 +7,7 @@ PYTEST_WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 QUICKSTART ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/slimperf/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint bench slow clean python
+.PHONY: help quickstart test lint bench slow gpu clean python
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1 \2/' | awk '{printf "  make %-12s", $$2; $$1=$$2=""; print substr($$0, 3)}'
@@ -31,6 +31,9 @@ lint: $(VENV)/.installed-test  ## linters, types and import contracts alone
 
 slow: $(VENV)/.installed-test  ## the tests that take minutes each (the Slurm soak among them)
 	$(BIN)/pytest -m slow
+
+gpu: $(VENV)/.installed-test  ## the tests that need a CUDA device
+	$(BIN)/pytest -m gpu tests/test_gpu.py
 
 bench: $(VENV)/.installed-test  ## the numbers that the documentation states, measured on this machine
 	@set -e; for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
