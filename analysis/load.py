@@ -198,7 +198,8 @@ def _cost(last: Attempt) -> dict[str, Any]:
 def _frames(arrays: dict[str, Any], plain: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
     columns = {name: _cells(values) for name, values in plain["columns"].items()}
     measured = [name for name in columns if name in NUMERIC or name.startswith(("seconds_", "bytes_"))]
-    trials = pd.DataFrame(columns).astype(dict.fromkeys(measured, np.float64))
+    # Copied into few blocks: many submissions have hundreds of columns, and pandas warns at each column added to so many pieces.
+    trials = pd.DataFrame(columns).astype(dict.fromkeys(measured, np.float64)).copy()
     trials.attrs["problems"] = list(plain["problems"])
     step, tokens, name, param = arrays["integers"]
     points = pd.DataFrame(

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -248,3 +249,12 @@ for module in pkgutil.walk_packages(analysis.__path__, "analysis."):
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_columns_can_be_added_to_hundreds_of_others(tmp_path: Path) -> None:
+    """Many submissions have many hyperparameters; pandas warns whoever adds to a frame in too many pieces."""
+    records.write(tmp_path, "many", 0, hyperparameters={f"h{number}": number for number in range(150)})
+    trials, _ = load.study(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert trials.assign(new=1)["new"].tolist() == [1]
