@@ -190,5 +190,5 @@ def test_a_submission_keeps_its_look_whoever_else_is_there() -> None:
     few, many = palette.assign(["fira", "mine"]), palette.assign(["mine", "galore", "fira", "adam", "yours"])
     assert few["fira"] == many["fira"]
     assert len({style.colour for style in many.values()}) == 5
-    crowd = palette.assign([f"s{i}" for i in range(30)])
-    assert len({(style.colour, str(style.dash)) for style in crowd.values()}) == 30
+    crowd = palette.assign([f"s{i}" for i in range(45)])
+    assert len({(style.colour, str(style.dash)) for style in crowd.values()}) == 45
