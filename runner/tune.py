@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -80,8 +80,9 @@ def best_first(task: Task, results: Path, run: Callable[[list[Trial]], object]) 
         room = task.budget - len(tried)
         points = [point for key, point in new.items() if key not in tried][:room]
         trials = {json.dumps(point, sort_keys=True): trials_of(task, point) for point in points}
-        if trials:
-            run([trial for group in trials.values() for trial in group])
+        if due := [trial for group in trials.values() for trial in group]:
+            run(due)
+            _require_ended(due, results)
         for (key, group), point in zip(trials.items(), points, strict=True):
             tried[key] = _scored(task, results, point, group)
         answers = [tried[key].score if (key := json.dumps(point, sort_keys=True)) in tried else BROKEN for point in batch]
@@ -158,18 +159,19 @@ def _around(axis: search.Axis, u: float, step: float) -> list[float]:
     return [min(max(u + move, 0.0), 1.0) for move in (-step, step)]
 
 
+def _require_ended(trials: Sequence[Trial], results: Path) -> None:
+    rows = [status.row(results / trial.study, trial.id) for trial in trials]
+    left = sum(row is None or row.status not in record.FINISHED for row in rows)
+    if left:
+        raise Unfinished(f"{left} of {len(trials)} trials have not ended; run the same command again to go on from here")
+
+
 def _scored(task: Task, results: Path, point: dict[str, Any], trials: tuple[Trial, ...]) -> Scored:
-    rows = [status.row(results / task.study, trial.id) for trial in trials]
-    ended = [row for row in rows if row is not None and row.status in record.FINISHED]
-    if len(ended) < len(trials):
-        left = len(trials) - len(ended)
-        raise Unfinished(f"{left} of the trials of {point} have not ended; run the same command again to go on from here")
-    scores = [_score(task, row) for row in ended]
+    rows = [row for trial in trials if (row := status.row(results / task.study, trial.id)) is not None]
+    scores = [_score(task, row) for row in rows]
     worst = max(score[0] for score in scores)
     value = statistics.median(score[1] for score in scores if score[0] == worst)
-    return Scored(
-        values=point, score=(worst, value), seconds=sum(row.seconds for row in ended if row.seconds == row.seconds), trials=trials
-    )
+    return Scored(values=point, score=(worst, value), seconds=sum(row.seconds for row in rows if row.seconds == row.seconds), trials=trials)
 
 
 def _score(task: Task, row: status.Row) -> Score:
