@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from measured import Measured, keep, missed, of
+from measured import Measured, as_trials_run, keep, missed, of
 from races import RACES, Race
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -181,6 +181,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, metavar="PART", help=f"of {', '.join(parts)}")
     parser.add_argument("--write", action="store_true", help="keep the rows in results/performance")
     options = parser.parse_args()
+    as_trials_run(max(options.threads))
     rows: list[Measured] = []
     for threads in options.threads:
         torch.set_num_threads(threads)

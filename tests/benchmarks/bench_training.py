@@ -23,7 +23,7 @@ from typing import Any
 
 import flops
 import torch
-from measured import Measured, keep, missed, of
+from measured import Measured, as_trials_run, keep, missed, of
 
 from runner import catalog, hyperparameters, record, train
 from runner.clock import Clock
@@ -244,6 +244,7 @@ def main() -> int:
     parser.add_argument("--compile", action="store_true", help="torch.compile on every side")
     parser.add_argument("--write", action="store_true", help="keep the rows in results/performance")
     options = parser.parse_args()
+    as_trials_run(options.threads)
     torch.set_num_threads(options.threads)
     rows: list[Measured] = []
     for name in options.workload:

@@ -6,13 +6,14 @@ import csv
 import json
 import os
 import statistics
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from runner import fingerprint
+from runner import fingerprint, local
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "performance"
 
@@ -36,6 +37,12 @@ class Measured:
         goal = "" if self.goal is None else f", goal {self.goal:g}"
         spread = f"({self.low:.4g} to {self.high:.4g} in {self.rounds} rounds{goal})"
         return f"{word} {self.name}: {self.median:.4g} {self.unit} {spread} {self.note}".rstrip()
+
+
+def as_trials_run(threads: int) -> None:
+    """Starts the script again with the allocator's settings and the thread budget that trials have, unless it has them."""
+    if not local.KEEP.keys() <= os.environ.keys():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**local.KEEP, **os.environ, "OMP_NUM_THREADS": str(threads)})
 
 
 def of(name: str, values: list[float], unit: str, goal: float | None = None, note: str = "") -> Measured:
