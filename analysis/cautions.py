@@ -67,7 +67,10 @@ def _gaps(trials: pd.DataFrame) -> Iterator[str]:
 
 
 def _seeds(trials: pd.DataFrame) -> Iterator[str]:
-    counts = tables.configured(trials).groupby([*CELL, "configuration"])["seed"].nunique()
+    table = tables.configured(trials)
+    # Independent tuning studies repeat a search as seeds repeat a configuration.
+    table = table[table.groupby(CELL)["tuning_study"].transform("nunique") == 1]
+    counts = table.groupby([*CELL, "configuration"])["seed"].nunique()
     single = counts[counts == 1].reset_index()
     if len(single):
         names = notes.listed(sorted(set(single["submission"])))

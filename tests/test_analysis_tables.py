@@ -123,6 +123,17 @@ def test_cautions_name_what_is_wrong(tmp_path: Path) -> None:
         assert words in said
 
 
+def test_tuning_studies_count_as_repetitions(tmp_path: Path) -> None:
+    def said() -> str:
+        trials, points = load.study(tmp_path)
+        return " ".join(cautions.found(trials, tables.tuning(trials, tables.best(trials, points))))
+
+    records.write(tmp_path, "fira", 0, hyperparameters={"lr": 0.1}, tuning_study=0)
+    assert "only one seed for fira" in said()
+    records.write(tmp_path, "fira", 1, hyperparameters={"lr": 0.2}, tuning_study=1)
+    assert "only one seed" not in said()
+
+
 def test_clean_records_need_no_caution(tmp_path: Path) -> None:
     trials, points = load.study(records.quickstart(tmp_path))
     assert cautions.found(trials, tables.tuning(trials, tables.best(trials, points))) == []
