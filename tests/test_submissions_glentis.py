@@ -15,7 +15,7 @@ def test_refactorisation_keeps_the_function_and_balances_the_factors() -> None:
     loop = Loop(Glentis(rank=5, gap=100, lr=1e-2), dtype=torch.float64)
     loop.run(6)
     before = {name: module.product() for name, module in adapters.factored(loop.model)}
-    loss = float(loss_of(loop.model, 9).detach())
+    loss = loss_of(loop.model, 9).item()
     loop.training.t = 100
     loop.submission.after_step(loop.training)
     for name, module in adapters.factored(loop.model):
@@ -23,7 +23,7 @@ def test_refactorisation_keeps_the_function_and_balances_the_factors() -> None:
         s = torch.linalg.svdvals(before[name] / module.scale)[:5]
         for gram in (module.lora_b.T @ module.lora_b, module.lora_a @ module.lora_a.T):
             assert torch.allclose(gram, torch.diag(s), atol=1e-12)
-    assert float(loss_of(loop.model, 9).detach()) == pytest.approx(loss, abs=1e-12)
+    assert loss_of(loop.model, 9).item() == pytest.approx(loss, abs=1e-12)
 
 
 @pytest.mark.parametrize("reset", [True, False])

@@ -73,12 +73,12 @@ def test_reading_in_two_pieces_is_reading_at_once() -> None:
 def test_only_the_prefix_trains_and_a_copy_has_its_own() -> None:
     model = prefixed(torch.float32)
     assert {name.rsplit(".", 1)[1] for name, p in model.named_parameters() if p.requires_grad} == {"prefix"}
-    before = float(loss_of(model, 1))
+    before = loss_of(model, 1).item()
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.layers[0].attn.v.prefix.add_(1.0)
-    assert float(loss_of(model, 1)) == before
-    assert float(loss_of(other, 1)) != before
+    assert loss_of(model, 1).item() == before
+    assert loss_of(other, 1).item() != before
 
 
 @pytest.mark.parametrize("role", ["attn.k", "attn.v", "attn.q"])

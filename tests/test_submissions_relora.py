@@ -17,7 +17,7 @@ def test_merging_keeps_the_function_and_starts_new_factors() -> None:
     loop = Loop(Relora(rank=4, gap=100, lr=1e-2), dtype=torch.float64)
     loop.run(5)
     before = {name: (module.effective().clone(), module.lora_a.clone()) for name, module in adapters.factored(loop.model)}
-    loss = float(loss_of(loop.model, 9))
+    loss = loss_of(loop.model, 9).item()
     loop.training.t = 100
     loop.submission.after_step(loop.training)
     for name, module in adapters.factored(loop.model):
@@ -26,7 +26,7 @@ def test_merging_keeps_the_function_and_starts_new_factors() -> None:
         assert torch.equal(module.weight, module.effective())
         assert not module.lora_b.any()
         assert not torch.equal(module.lora_a, a)
-    assert abs(float(loss_of(loop.model, 9)) - loss) < 1e-12
+    assert abs(loss_of(loop.model, 9).item() - loss) < 1e-12
 
 
 def test_before_the_first_merge_it_is_lora() -> None:
