@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from runner import layerwise
 from runner.devices import Group
-from submissions import engine
+from submissions import engine, linalg
 from submissions.base import Submission, Training
 from submissions.engine import MatrixOptimizer
 
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # likewise
-    """Bytes of live storages, and the most there were at once."""
+    """Bytes of live storages on a type of device, and the most there were at once."""
 
-    def __init__(self, held: Iterable[Tensor] = ()) -> None:
+    def __init__(self, held: Iterable[Tensor] = (), device: str = "cpu") -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # likewise
+        self.device = device
         self.live = self.peak = 0
         self._known: set[int] = set()
         for tensor in held:
@@ -46,6 +47,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # likewise
 
     def hold(self, tensor: Tensor) -> None:
         """Counts the storage behind a tensor until it is freed."""
+        if tensor.device.type != self.device:
+            return
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key not in self._known:
@@ -103,7 +106,8 @@ def peak(submission: Submission, workload: Workload, training: Training) -> int:
         return loss.detach()
 
     training.t, training.backward = 1, backward
-    ledger = Ledger(_held(training))
+    linalg.forget_constants()
+    ledger = Ledger(_held(training), batch[0].device.type)
     with ledger, fast_attention() if batch[0].is_meta else contextlib.nullcontext():
         submission.before_step(training)
         submission.train_step(training, batch)

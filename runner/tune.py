@@ -80,11 +80,12 @@ def best_first(task: Task, results: Path, run: Callable[[list[Trial]], object]) 
         room = task.budget - len(tried)
         points = [point for key, point in new.items() if key not in tried][:room]
         trials = {json.dumps(point, sort_keys=True): trials_of(task, point) for point in points}
-        if due := [trial for group in trials.values() for trial in group]:
+        due = [trial for group in trials.values() for trial in group]
+        if due:
             run(due)
-            _require_ended(due, results)
+        ended = _ended(due, results)
         for (key, group), point in zip(trials.items(), points, strict=True):
-            tried[key] = _scored(task, results, point, group)
+            tried[key] = _scored(task, point, group, [ended[trial.id] for trial in group])
         answers = [tried[key].score if (key := json.dumps(point, sort_keys=True)) in tried else BROKEN for point in batch]
         try:
             batch = moves.send(answers)
@@ -159,15 +160,16 @@ def _around(axis: search.Axis, u: float, step: float) -> list[float]:
     return [min(max(u + move, 0.0), 1.0) for move in (-step, step)]
 
 
-def _require_ended(trials: Sequence[Trial], results: Path) -> None:
-    rows = [status.row(results / trial.study, trial.id) for trial in trials]
-    left = sum(row is None or row.status not in record.FINISHED for row in rows)
-    if left:
+def _ended(trials: Sequence[Trial], results: Path) -> dict[str, status.Row]:
+    """How each trial ended, by its id."""
+    rows = ((trial.id, status.row(results / trial.study, trial.id)) for trial in trials)
+    ended = {trial: row for trial, row in rows if row is not None and row.status in record.FINISHED}
+    if left := len(trials) - len(ended):
         raise Unfinished(f"{left} of {len(trials)} trials have not ended; run the same command again to go on from here")
+    return ended
 
 
-def _scored(task: Task, results: Path, point: dict[str, Any], trials: tuple[Trial, ...]) -> Scored:
-    rows = [row for trial in trials if (row := status.row(results / task.study, trial.id)) is not None]
+def _scored(task: Task, point: dict[str, Any], trials: tuple[Trial, ...], rows: Sequence[status.Row]) -> Scored:
     scores = [_score(task, row) for row in rows]
     worst = max(score[0] for score in scores)
     value = statistics.median(score[1] for score in scores if score[0] == worst)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,24 @@ from torch import Tensor
 State = dict[str, Tensor]
 Exact = Literal["eigh", "svd"]
 Projector = Literal["eigh", "svd", "subspace"]
+Made = TypeVar("Made")
+
+
+CONSTANTS: list[Any] = []
+"""The caches of all `constant` functions."""
+
+
+def constant(make: Callable[..., Made]) -> Callable[..., Made]:
+    """Keeps what depends on the arguments alone, of which a device is one, until `forget_constants`."""
+    kept = functools.cache(make)
+    CONSTANTS.append(kept)
+    return kept
+
+
+def forget_constants() -> None:
+    """Lets the next update make its constants anew: a count of its memory must not depend on what was counted before."""
+    for kept in CONSTANTS:
+        kept.cache_clear()
 
 
 def zeros(W_bmn: Tensor, rows: int, columns: int) -> Tensor:
@@ -58,7 +77,7 @@ def _adam_in_one_pass(X: Tensor, m: Tensor, v: Tensor, betas: tuple[float, float
     return psi
 
 
-@functools.cache
+@constant
 def _late(device: torch.device) -> Tensor:
     """A step count whose powers of any beta below 1 are 0."""
     late: Tensor = torch.tensor(1e30, dtype=torch.float32, device=device)
@@ -200,7 +219,7 @@ def eigenbasis(A_bmm: Tensor) -> Tensor:
     return Q_bmm
 
 
-@functools.cache
+@constant
 def cosines(size: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:
     """Q_mm: the orthonormal discrete cosine basis (DCT-II vectors as columns, constant first), computed in fp64 on the CPU, once."""
     angles = torch.outer(torch.arange(size, dtype=torch.float64) + 0.5, torch.arange(size, dtype=torch.float64)) * (math.pi / size)

@@ -5,13 +5,13 @@ Shapes: b stacked matrices or vectors, whose blocks never cross from one to the 
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 
+from submissions import linalg
 
-@functools.cache
+
+@linalg.constant
 def dynamic_code(signed: bool, device: torch.device | str = "cpu") -> Tensor:
     """The 256 values in [-1, 1], ascending, of the dynamic 8-bit data type: an exponent in powers of ten, linear fractions between.
 
@@ -47,7 +47,7 @@ def dequantise(codes: Tensor, scales: Tensor, signed: bool, like: Tensor, block:
     return X
 
 
-@functools.cache
+@linalg.constant
 def _between(signed: bool, device: torch.device) -> tuple[Tensor, Tensor]:
     """The bounds between neighbouring codes, and the code of the least float with given upper 16 bits."""
     code = dynamic_code(signed)

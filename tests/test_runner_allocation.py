@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from runner import allocation, catalog, memory
+from submissions import linalg
 from submissions.adam import Adam
+from submissions.adam8bit import Adam8bit
 from submissions.eggroll import Eggroll
 from submissions.fira import Fira
 from submissions.galore import Galore
@@ -38,6 +40,13 @@ def test_the_ledger_counts_storages_while_they_live() -> None:
 def test_the_peak_from_shapes_is_the_live_one(submission: Any, changes: dict[str, Any]) -> None:
     workload = catalog.workload("llama_nano", changes)
     assert peak(submission, workload) == pytest.approx(peak(submission, workload, "cpu"), rel=0.05)
+
+
+def test_a_prediction_does_not_depend_on_an_earlier_one() -> None:
+    """Constants, which are made once, count every time."""
+    workload = catalog.workload("llama_nano", {"layerwise": True, "batch.sequences": 1, "batch.length": 16})
+    linalg.forget_constants()
+    assert peak(Adam8bit(), workload) == peak(Adam8bit(), workload)
 
 
 def test_hooks_of_a_submission_are_followed_too() -> None:

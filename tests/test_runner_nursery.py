@@ -67,7 +67,7 @@ def test_each_worker_ends_in_its_own_way(own: Nursery, tmp_path: Path) -> None:
     assert "RuntimeError: over" in told
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets glibc's allocator; other systems have others")
 def test_memory_that_a_worker_frees_is_not_paged_in_again(own: Nursery, tmp_path: Path) -> None:
     assert code(own, tmp_path / "log", "again") < 5, "hundreds of page faults for 72 MiB used before"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 from corpora import contents, documents, job, own_folders, prepared_data, write_jsonl  # noqa: F401  # a fixture that acts by itself
 
 from workloads import preparation, prepared, shards, text
@@ -183,10 +184,9 @@ def test_a_python_without_its_library_is_told(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tokenizer_file(tmp_path):
-    library = pytest.importorskip("tokenizers")
-    tokenizer = library.Tokenizer(library.models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = library.pre_tokenizers.Metaspace()
-    trainer = library.trainers.BpeTrainer(vocab_size=300, special_tokens=["<pad>", "</s>", "<unk>"], show_progress=False)
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=300, special_tokens=["<pad>", "</s>", "<unk>"], show_progress=False)
     tokenizer.train_from_iterator(documents(100), trainer)
     path = tmp_path / "t5-like" / "tokenizer.json"
     path.parent.mkdir()
@@ -195,11 +195,10 @@ def tokenizer_file(tmp_path):
 
 
 def test_a_tokenizer_of_hugging_face_encodes_and_ends_documents(tmp_path, tokenizer_file):
-    library = pytest.importorskip("tokenizers")
     tokenizer = load_tokenizer(str(tokenizer_file))
     assert (tokenizer.name, tokenizer.eos) == ("t5-like", 1)
     assert load_tokenizer(str(tokenizer_file.parent)).identity() == tokenizer.identity()
-    expected = library.Tokenizer.from_file(str(tokenizer_file)).encode("alpha beta").ids
+    expected = tokenizers.Tokenizer.from_file(str(tokenizer_file)).encode("alpha beta").ids
     assert next(iter(tokenizer.encode(["alpha beta"]))).tolist() == [*expected, 1]
     data = prepared_data(tmp_path, layout="padded", tokenizer=tokenizer, length=16)
     assert data.identity()["tokenizer"] == "t5-like"
@@ -211,7 +210,6 @@ def test_a_tokenizer_of_hugging_face_encodes_and_ends_documents(tmp_path, tokeni
 
 
 def test_tokenizers_that_cannot_be_loaded_are_said(tmp_path):
-    pytest.importorskip("tokenizers")
     with pytest.raises(ValueError, match=r"no tokenizer at .*nowhere\.json: expected a tokenizer\.json"):
         load_tokenizer(str(tmp_path / "nowhere.json"))
     (tmp_path / "broken.json").write_text("{}")
@@ -220,7 +218,6 @@ def test_tokenizers_that_cannot_be_loaded_are_said(tmp_path):
 
 
 def test_c4_is_streamed_file_by_file_and_taken_up(tmp_path):
-    pytest.importorskip("datasets")
     texts = documents(30)
     for number in range(3):
         write_jsonl(tmp_path / "c4" / "en" / f"c4-train.{number:05d}-of-00003.json.gz", texts[10 * number : 10 * number + 10])
