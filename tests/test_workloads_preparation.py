@@ -52,10 +52,15 @@ def test_every_format_gives_the_same_documents(tmp_path):
         ("a.jsonl", b"[1]\n", r"line 1: expected an object with a string 'text', got list"),
         ("a.jsonl", b'{"text": 3}\n', r"line 1: expected an object with a string 'text'"),
         ("a.txt", b"fine\n\nb\xffd\n", r"a\.txt, line 3: not UTF-8 \(byte 0xff at 1\)"),
-        ("a.json.gz", gzip.compress(b'{"text": "fine"}\n' * 9)[:-9], r"a\.json\.gz, after line \d+: the gzip file is cut off or corrupt"),
+        (
+            "a.json.gz",
+            gzip.compress(b'{"text": "fine"}\n' * 9)[:-9],
+            r"a\.json\.gz, after line \d+: the gzip file is cut off or corrupt",
+        ),
         ("a.json.gz", b"not gzip", r"after line 0: the gzip file is cut off or corrupt"),
         ("a.csv", b"x", r"a\.csv: expected text as \.txt, \.jsonl"),
     ],
+    ids=["json", "no-text", "a-list", "a-number", "not-utf8", "cut-gzip", "not-gzip", "other-suffix"],
 )
 def test_broken_text_is_named_by_file_and_line(tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
