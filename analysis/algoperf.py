@@ -2,7 +2,8 @@
 
 Layout: `<submission>/[study_<k>/]<workload>[_jax|_pytorch]/[trial_<i>/]eval_measurements.csv`, with columns `score`
 (submission seconds), `global_step` and one per metric. Only two columns of a file are parsed. The targets file follows
-the leaderboard's (github.com/mlcommons/submissions_algorithms, scoring/config.py).
+the leaderboard's (github.com/mlcommons/submissions_algorithms, scoring/config.py): of v0.5, where the metric's name says
+which way is better, and of v0.6, which says it itself.
 """
 
 from __future__ import annotations
@@ -25,11 +26,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis import notes
+from analysis.times import Measure
 
 Column = NDArray[np.float64]
 
 Rule = Literal["time", "index"]
 LOG, PACKED = "eval_measurements.csv", "eval_measurements.csv.gz"
+CLOCK = {"seconds": "score", "steps": "global_step"}
+"""The column of a log that counts what a time to target is measured in."""
+MODE: dict[str, Literal["min", "max"]] = {"minimize": "min", "maximize": "max"}
 STUDY, TRIAL = re.compile(r"study_\d+"), re.compile(r"trial_\d+")
 FRAMEWORK = re.compile(r"_(jax|pytorch)$")
 MINIMISED = {"loss", "error", "wer", "cer", "perplexity", "ppl", "mse", "mae", "mape", "rmse", "nll"}
@@ -104,7 +109,11 @@ def _goal(path: Path, name: str, entry: dict[str, Any]) -> Goal:
     metric, value = str(entry["target_metric_name"]), entry["validation_target_value"]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"--targets {path}: {name}: validation_target_value = {value!r}, expected a number")
-    return Goal(metric=metric.removeprefix("validation/"), value=float(value), mode=mode_of(metric))
+    wanted = entry.get("target_metric_goal")
+    if wanted is not None and wanted not in MODE:
+        raise ValueError(f"--targets {path}: {name}: target_metric_goal = {wanted!r}, expected {' or '.join(MODE)}")
+    mode = mode_of(metric) if wanted is None else MODE[wanted]
+    return Goal(metric=metric.removeprefix("validation/"), value=float(value), mode=mode)
 
 
 def _base(path: Path, variant: str, base: list[str]) -> str:
@@ -114,10 +123,11 @@ def _base(path: Path, variant: str, base: list[str]) -> str:
     return max(fitting, key=len)
 
 
-def runs(folder: Path, wanted: Targets, *, rule: Rule = "time") -> pd.DataFrame:
+def runs(folder: Path, wanted: Targets, *, rule: Rule = "time", measure: Measure = "seconds") -> pd.DataFrame:
     """One row per trial: submission, workload, base_workload, study, trial, seed (unknown), time, index.
 
-    `index` is the number of the evaluation that reached the target; `attrs["notes"]` says what was left out or is odd.
+    `time` is in submission seconds, or in steps if that is the measure; `index` is the number of the evaluation that
+    reached the target; `attrs["notes"]` says what was left out or is odd.
 
     Raises:
         ValueError: no logs in the folder.
@@ -132,7 +142,7 @@ def runs(folder: Path, wanted: Targets, *, rule: Rule = "time") -> pd.DataFrame:
         raise ValueError(
             f"{folder}: no {LOG} of a workload in the targets; expected <submission>/study_<k>/<workload>_<framework>/trial_<i>/{LOG}"
         )
-    reached = [_reached(place.log, wanted.goals[place.workload]) for place in found]
+    reached = [_reached(place.log, wanted.goals[place.workload], CLOCK[measure]) for place in found]
     troubles: dict[str, list[str]] = defaultdict(list)
     for place, (_, _, trouble) in zip(found, reached, strict=True):
         if trouble:
@@ -169,23 +179,23 @@ def _places(folder: Path) -> Iterator[Place]:
         folders.clear()
 
 
-def _reached(path: Path, goal: Goal) -> tuple[float, float, str | None]:
-    """(seconds, number of the evaluation) at which the log first reaches the goal, infinite if never; and what is wrong with it."""
+def _reached(path: Path, goal: Goal, clock: str) -> tuple[float, float, str | None]:
+    """(time, number of the evaluation) at which the log first reaches the goal, infinite if never; and what is wrong with it."""
     try:
-        seconds, value = _columns(path, goal.metric)
+        time, value = _columns(path, clock, goal.metric)
     except FileNotFoundError:
         return np.inf, np.inf, f"no {LOG}"
     except (OSError, ValueError) as error:
         return np.inf, np.inf, str(error) or type(error).__name__
     good = value >= goal.value if goal.mode == "max" else value <= goal.value
-    rows = np.flatnonzero(good & np.isfinite(value) & np.isfinite(seconds) & (seconds >= 0))
+    rows = np.flatnonzero(good & np.isfinite(value) & np.isfinite(time) & (time >= 0))
     if not rows.size:
         return np.inf, np.inf, None if np.isfinite(value).any() else f"no number under {goal.metric}"
-    return float(seconds[rows].min()), float(rows[0]), None
+    return float(time[rows].min()), float(rows[0]), None
 
 
-def _columns(path: Path, metric: str) -> tuple[Column, Column]:
-    """Submission seconds and validation metric by evaluation; cells that are no numbers are NaN.
+def _columns(path: Path, clock: str, metric: str) -> tuple[Column, Column]:
+    """The clock's column and the validation metric by evaluation; cells that are no numbers are NaN.
 
     Splitting lines is faster than a CSV parser that must tokenise every cell; quotes send the file to the latter. A
     header in the middle, as a resumed run leaves one, holds for what follows it.
@@ -203,9 +213,9 @@ def _columns(path: Path, metric: str) -> tuple[Column, Column]:
     if lines[-1].count(b",") < lines[0].count(b",") and not text.endswith((b"\n", b"\r")):
         lines.pop()  # cut off while it was written: its last number may be cut too
     heads = [0]
-    if text.find(b"score", len(lines[0])) > 0:
-        heads += [k for k, line in enumerate(lines[1:], start=1) if b"score" in map(bytes.strip, line.split(b","))]
-    parts = [_part(lines[head:end], metric) for head, end in itertools.pairwise([*heads, len(lines)])]
+    if text.find(clock.encode(), len(lines[0])) > 0:
+        heads += [k for k, line in enumerate(lines[1:], start=1) if clock.encode() in map(bytes.strip, line.split(b","))]
+    parts = [_part(lines[head:end], clock, metric) for head, end in itertools.pairwise([*heads, len(lines)])]
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
@@ -215,15 +225,15 @@ def _content(path: Path) -> bytes:
     return data.removeprefix(codecs.BOM_UTF8)
 
 
-def _part(lines: list[bytes], metric: str) -> tuple[Column, Column]:
+def _part(lines: list[bytes], clock: str, metric: str) -> tuple[Column, Column]:
     """The two columns of the lines under one header."""
     names = [name.strip() for name in lines[0].decode(errors="replace").split(",")]
     column = next((name for name in (f"validation/{metric}", metric) if name in names), None)
-    if column is None or "score" not in names:
-        raise ValueError(f"no column {'score' if column else f'validation/{metric}'}")
-    score, value = names.index("score"), names.index(column)
-    rows = [line.split(b",", max(score, value) + 1) for line in lines[1:]]
-    return _numbers(rows, score), _numbers(rows, value)
+    if column is None or clock not in names:
+        raise ValueError(f"no column {clock if column else f'validation/{metric}'}")
+    time, value = names.index(clock), names.index(column)
+    rows = [line.split(b",", max(time, value) + 1) for line in lines[1:]]
+    return _numbers(rows, time), _numbers(rows, value)
 
 
 def _numbers(rows: list[list[bytes]], place: int) -> Column:

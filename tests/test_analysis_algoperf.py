@@ -228,7 +228,7 @@ def test_the_command_scores_a_subset_and_checks_its_input(tmp_path: Path, capsys
     assert "scored on a subset, 1 of 4 workloads" in capsys.readouterr().out
     for arguments, message in (
         (base, "expected --targets FILE.json"),
-        ([*base, "--targets", str(targets), "--memory-cap", "8"], "--memory-cap: AlgoPerf's logs"),
+        ([*base, "--targets", str(targets), "--memory-cap", "8"], "--memory-cap: AlgoPerf's logs hold no memory"),
         ([*base, "--targets", str(targets), "--workloads", "mnist"], "--workloads mnist: nobody ran it"),
         (["score", str(logs), "--targets", str(targets)], "--targets and --rule are for --format algoperf"),
         (["score", "--format", "algoperf", str(tmp_path / "nowhere"), "--targets", str(targets)], "no such folder"),
@@ -249,6 +249,43 @@ def test_the_self_tuning_ruleset_takes_every_trial_as_a_study(tmp_path: Path) ->
     arguments = ["score", "--format", "algoperf", str(logs), "--targets", str(_file(tmp_path)), "--csv", str(out)]
     assert cli.main([*arguments, "--ruleset", "self"]) == 0
     assert pd.read_csv(out)["studies"].tolist() == ["0-3"]
+
+
+@pytest.mark.parametrize("measure", ["seconds", "steps"])
+def test_the_published_leaderboard_comes_out_of_logs_with_its_times(tmp_path: Path, measure: str) -> None:
+    """14 submissions on the 9 workloads of v0.6: times, steps and scores are those in golden/algoperf_v06.csv.
+
+    Source: github.com/mlcommons/submissions_algorithms, commit 05f7967 (scores, steps and their scores) and 5099f23 (seconds).
+    """
+    published = pd.read_csv(Path(__file__).parent / "golden" / "algoperf_v06.csv").set_index(["measure", "submission"])
+    goals = {name: ("minimize" if name in ("criteo1tb", "finewebedu_lm") else "maximize") for name in published.columns.drop("score")}
+    for name, goal in goals.items():
+        for submission in published.loc["seconds"].index:
+            seconds, steps = (published.loc[(kind, submission), name] for kind in ("seconds", "steps"))
+            path = tmp_path / "logs" / str(submission) / "study_0" / f"{name}_jax" / "trial_1" / "eval_measurements.csv"
+            path.parent.mkdir(parents=True)
+            before, after = (3, 1) if goal == "minimize" else (1, 3)
+            rows = [f"1,0,5.5,1,{before}", *([f"9,0,{seconds},{steps},{after}"] if np.isfinite(seconds) else [])]
+            path.write_text("\n".join(["accumulated_eval_time,preemption_count,score,global_step,validation/measure", *rows]) + "\n")
+    entries = {
+        name: {"target_metric_name": "measure", "target_metric_goal": goal, "validation_target_value": 2} for name, goal in goals.items()
+    }
+    targets = _file(tmp_path, {"benchmark_version": "0.6", "base_workloads": [*goals], "held_out_workloads": [], "workloads": entries})
+    command = ["score", "--format", "algoperf", str(tmp_path / "logs"), "--targets", str(targets), "--measure", measure]
+    assert cli.main([*command, "--trapezoid", "--csv", str(tmp_path / "board.csv")]) == 0
+    board = pd.read_csv(tmp_path / "board.csv").set_index("submission")
+    expected = published.loc[measure, "score"]
+    assert board.loc[expected.index, "trapezoid"].to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-12)
+    assert board["score"].to_numpy() == pytest.approx(board["trapezoid"].to_numpy(), abs=0.0051)  # half a grid step
+
+
+def test_a_goal_that_the_targets_declare_outranks_the_metrics_name(tmp_path: Path) -> None:
+    _log(tmp_path / "logs", "a", "fastmri", [10, 20], [0.9, 0.6])
+    entry: dict[str, Any] = {"target_metric_name": "ssim", "validation_target_value": 0.7, "target_metric_goal": "minimize"}
+    runs = algoperf.runs(tmp_path / "logs", algoperf.targets(_file(tmp_path, {"workloads": {"fastmri": entry}})))
+    assert runs["time"].tolist() == [20]
+    with pytest.raises(ValueError, match="fastmri: target_metric_goal = 'smaller', expected minimize or maximize"):
+        algoperf.targets(_file(tmp_path, {"workloads": {"fastmri": entry | {"target_metric_goal": "smaller"}}}))
 
 
 def test_an_evaluation_table_of_the_published_kind_gives_the_published_kind_of_score(tmp_path: Path) -> None:

@@ -54,9 +54,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.draws < 0:
         raise ValueError(f"--draws {args.draws}: expected 0 or more")
     if args.format == "algoperf":
-        unused = [flag for flag, given in (("--memory-cap", args.memory_cap), ("--measure", args.measure != "seconds")) if given]
-        if unused:
-            raise ValueError(f"{unused[0]}: AlgoPerf's logs are ranked by submission seconds and hold no memory; leave it out")
+        if args.memory_cap is not None:
+            raise ValueError("--memory-cap: AlgoPerf's logs hold no memory; leave it out")
         if args.targets is None:
             raise ValueError("--format algoperf: expected --targets FILE.json with the workloads and their targets")
     elif args.targets is not None or args.rule != "time":
@@ -91,12 +90,12 @@ def _algoperf(args: argparse.Namespace) -> tuple[list[Any], list[str]]:
     from analysis import algoperf, times
 
     targets = algoperf.targets(args.targets)
-    runs = algoperf.runs(args.dir, targets, rule=args.rule)
+    runs = algoperf.runs(args.dir, targets, rule=args.rule, measure=args.measure)
     extra = runs.attrs["notes"]
     if args.ruleset == "self":
         runs = runs.assign(study=runs["study"] + "/" + runs["trial"])
     board = _board(args, times.studies(runs), extra, args.workloads or targets.base, targets.variants)
-    return [({"ruleset": args.ruleset or "external", "measure": "seconds"}, *board)], []
+    return [({"ruleset": args.ruleset or "external", "measure": args.measure}, *board)], []
 
 
 def _board(
