@@ -12,6 +12,8 @@ from analysis import naming, times
 
 SHOWN = 6
 """Names listed in one sentence before the rest is counted."""
+FEW = 20
+"""Studies below which the widening of an interval is worth a word."""
 
 
 def coverage(studies: pd.DataFrame, submissions: Sequence[str], workloads: Sequence[str], held_out: Sequence[tuple[str, str]]) -> list[str]:
@@ -80,11 +82,10 @@ def certainty(counts: NDArray[np.int64], draws: int) -> list[str]:
         return ["no intervals: every submission ran one study (seed) per workload, so nothing says how much a time varies; run more seeds"]
     if not draws:
         return ["no intervals: 0 bootstrap draws were asked for"]
-    notes = [f"intervals: 95 %, bootstrap over {_span(ran)} studies per submission and workload, {draws} draws"]
+    widened = ", widened as Student's t is for few" if ran.min() < FEW else ""
+    notes = [f"intervals: 95 %, bootstrap over {_span(ran)} studies per submission and workload{widened}, {draws} draws"]
     if (singles := int((ran == 1).sum())) > 0:
         notes.append(f"{singles} of {ran.size} cells rest on one study and add no spread: intervals that involve them are too narrow")
-    if ran.max() < 5:
-        notes.append("with fewer than five studies a bootstrap interval is rough and tends to be too narrow")
     return notes
 
 

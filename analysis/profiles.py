@@ -25,10 +25,16 @@ def ratios(times: Times) -> Times:
     return np.where(np.isfinite(times), ratio, np.inf)
 
 
+def shares(ratio: Times, r_max: float = R_MAX) -> Times:
+    """What each workload gives to the score, in [0, 1]; the shape of `ratio`."""
+    share: Times = np.clip((r_max - ratio) / (r_max - 1), 0.0, 1.0)
+    return share
+
+
 def integral(ratio: Times, r_max: float = R_MAX) -> Times:
     """The score of each submission, in closed form; (..., submissions)."""
-    share: Times = np.clip((r_max - ratio) / (r_max - 1), 0.0, 1.0).mean(axis=-1)
-    return share
+    score: Times = shares(ratio, r_max).mean(axis=-1)
+    return score
 
 
 def trapezoid(ratio: Times, r_max: float = R_MAX, grid: int = 100) -> Times:

@@ -48,19 +48,18 @@ def leaderboard(
     field = _field(studies, workloads, variants, r_max)
     if reference is not None and reference not in field.submissions:
         raise ValueError(f"reference {reference!r}: expected one of the submissions {', '.join(field.submissions)}")
-    counts = _counts(studies, field)
-    point = field.qualified(matrix(studies, field.submissions, field.columns).to_numpy())
+    sampled = _times(studies, field, draws, seed)
+    point, counts = sampled.point, sampled.counts
     ratio = profiles.ratios(point)
     table = pd.DataFrame({"submission": field.submissions, "score": profiles.integral(ratio, r_max)})
-    sampled = None
-    if draws and counts.max() > 1:
-        sampled = field.qualified(bootstrap.medians(studies, field.submissions, field.columns, draws=draws, seed=seed))
-        table = _uncertain(table, profiles.integral(profiles.ratios(sampled), r_max), counts.max(axis=1) > 1)
+    repeated = draws > 0 and counts.max() > 1
+    if repeated:
+        table = _uncertain(table, field.shares(sampled))
     else:
         table = table.assign(low=np.nan, high=np.nan, rank=bootstrap.ranks(table["score"].to_numpy()))
     table = table.assign(solved=np.isfinite(point).sum(axis=1), workloads=len(field.counted), studies=list(map(_range, counts)))
     if reference is not None:
-        table = table.join(_speedups(point, sampled, field.submissions.index(reference)))
+        table = table.join(_speedups(sampled, field.submissions.index(reference), repeated))
     if trapezoid:
         table["trapezoid"] = profiles.trapezoid(ratio, r_max)
     table = table.sort_values(["score", "submission"], ascending=[False, True], ignore_index=True)
@@ -108,20 +107,25 @@ def ratios(
     return pd.DataFrame(profiles.ratios(point), index=field.submissions, columns=field.counted)
 
 
-def resampled(
+def terms(
     studies: pd.DataFrame,
-    submissions: Sequence[str],
     *,
     workloads: Sequence[str] | None = None,
     variants: Variants | None = None,
     r_max: float = R_MAX,
     draws: int = 1000,
     seed: int = 0,
-) -> Array:
-    """Bootstrap draws of the scores of `leaderboard`, (draws, submissions) in the order given."""
+) -> tuple[list[str], bootstrap.Terms]:
+    """The submissions in order of name, and what the workloads give to their scores, with bootstrap draws."""
     field = _field(studies, workloads, variants, r_max)
-    sampled = field.qualified(bootstrap.medians(studies, field.submissions, field.columns, draws=draws, seed=seed))
-    return profiles.integral(profiles.ratios(sampled), r_max)[:, [field.submissions.index(name) for name in submissions]]
+    return field.submissions, field.shares(_times(studies, field, draws, seed))
+
+
+def _times(studies: pd.DataFrame, field: Field, draws: int, seed: int) -> bootstrap.Terms:
+    """Median times after the held-out variants, and their draws."""
+    point = field.qualified(matrix(studies, field.submissions, field.columns).to_numpy())
+    drawn = field.qualified(bootstrap.medians(studies, field.submissions, field.columns, draws=draws, seed=seed))
+    return bootstrap.Terms(point, drawn, _counts(studies, field), bootstrap.groups(studies, field.submissions, field.counted))
 
 
 def variants_of(studies: pd.DataFrame) -> list[tuple[str, str]]:
@@ -147,6 +151,11 @@ class Field:
         pairs = [(self.columns.index(variant), self.columns.index(base)) for variant, base in self.held_out]
         return profiles.qualified(times, pairs, self.r_max)[..., : len(self.counted)]
 
+    def shares(self, times: bootstrap.Terms) -> bootstrap.Terms:
+        """What the workloads give to the scores, from times on the counted ones."""
+        point, draws = (profiles.shares(profiles.ratios(part), self.r_max) for part in (times.point, times.draws))
+        return times._replace(point=point, draws=draws)
+
 
 def _field(studies: pd.DataFrame, workloads: Sequence[str] | None, variants: Variants | None, r_max: float) -> Field:
     if studies.empty:
@@ -163,52 +172,54 @@ def _field(studies: pd.DataFrame, workloads: Sequence[str] | None, variants: Var
 
 
 def _counts(studies: pd.DataFrame, field: Field) -> NDArray[np.int64]:
-    """Number of studies, submissions by columns of the field."""
+    """Number of studies, submissions by counted workloads."""
     sizes = studies.groupby(times.CELL).size().unstack(fill_value=0)
-    return sizes.reindex(index=field.submissions, columns=field.columns, fill_value=0).to_numpy(dtype=np.int64)
+    return sizes.reindex(index=field.submissions, columns=field.counted, fill_value=0).to_numpy(dtype=np.int64)
 
 
-def _uncertain(table: pd.DataFrame, sampled: Array, repeated: NDArray[np.bool_]) -> pd.DataFrame:
+def _uncertain(table: pd.DataFrame, shares: bootstrap.Terms) -> pd.DataFrame:
     """The table with interval, rank, range of ranks, tie group and probability of being first.
 
-    A submission that was run once has nothing to resample, so it gets no interval. The draws' fastest times are the least of
-    several medians and so lie a little below the point estimate's: intervals are widened to hold the score itself.
+    A submission that was run once has nothing to resample, so it gets no interval. The ranks that a submission may have leave
+    out those of submissions that are told apart from it.
     """
     score = table["score"].to_numpy()
-    low, high = bootstrap.interval(sampled)
-    rank = bootstrap.ranks(score)
-    rank_low, rank_high = bootstrap.interval(bootstrap.ranks(sampled).astype(float))
+    repeated = shares.counts.max(axis=1) > 1
+    low, high = bootstrap.intervals(shares)
+    better = bootstrap.better(shares)
     order = np.lexsort((table["submission"].to_numpy(dtype=str), -score))
     return table.assign(
-        low=np.where(repeated, np.minimum(low, score), np.nan),
-        high=np.where(repeated, np.maximum(high, score), np.nan),
-        rank=rank,
-        rank_low=rank_low.astype(np.int64),
-        rank_high=rank_high.astype(np.int64),
-        tie_group=bootstrap.tie_groups(sampled, order),
-        p_first=bootstrap.first(sampled),
+        low=np.where(repeated, np.clip(low, 0, score), np.nan),
+        high=np.where(repeated, np.clip(high, score, 1), np.nan),
+        rank=bootstrap.ranks(score),
+        rank_low=1 + better.sum(axis=0),
+        rank_high=len(score) - better.sum(axis=1),
+        tie_group=bootstrap.tie_groups(better, order),
+        p_first=bootstrap.first(shares.draws.mean(axis=-1)),
     )
 
 
-def _speedups(point: Array, sampled: Array | None, reference: int) -> pd.DataFrame:
+def _speedups(times: bootstrap.Terms, reference: int, repeated: bool) -> pd.DataFrame:
     """Geometric mean of reference time over own time, where both solved the workload, with its interval."""
-    shared = np.isfinite(point) & np.isfinite(point[reference])
+    shared = np.isfinite(times.point) & np.isfinite(times.point[reference])
+    known = shared.any(axis=1)
+    # Logarithms whose mean over all workloads is that over the shared ones.
+    weight = np.where(shared, shared.shape[1] / np.maximum(shared.sum(axis=1, keepdims=True), 1), 0.0)
 
-    def mean(cells: Array) -> Array:
+    def logs(rows: list[int] | slice) -> tuple[Array, Array]:
         with np.errstate(divide="ignore", invalid="ignore"):
-            logs = np.log(cells[..., [reference], :]) - np.log(cells)
-        logs = np.where(shared & ~np.isnan(logs), logs, 0.0)  # both missed in a draw: no difference seen
-        with np.errstate(invalid="ignore", divide="ignore"):
-            result: Array = np.exp(logs.sum(axis=-1) / shared.sum(axis=-1))
-        return result
+            point, draws = np.log(times.point[rows]) * weight, np.log(times.draws[:, rows]) * weight
+        return np.where(shared, point, 0.0), np.where(shared, draws, 0.0)
 
-    table = pd.DataFrame({"speedup": mean(point), "speedup_over": shared.sum(axis=1)})
-    if sampled is not None:
-        draws = mean(sampled)
-        known = shared.any(axis=1)
-        low, high = bootstrap.interval(np.where(np.isnan(draws), 1.0, draws))
-        table = table.assign(speedup_low=np.where(known, low, np.nan), speedup_high=np.where(known, high, np.nan))
-    return table.assign(speedup=table["speedup"].where(table["speedup_over"] > 0))
+    theirs, ours = logs([reference]), logs(slice(None))
+    table = pd.DataFrame(
+        {"speedup": np.where(known, np.exp((theirs[0] - ours[0]).mean(axis=1)), np.nan), "speedup_over": shared.sum(axis=1)}
+    )
+    if repeated:
+        first, second = times.only([reference])._replace(point=theirs[0], draws=theirs[1]), times._replace(point=ours[0], draws=ours[1])
+        low, high = (np.where(known, np.exp(end), np.nan) for end in bootstrap.differences(first, second))
+        table = table.assign(speedup_low=low, speedup_high=high)
+    return table
 
 
 def _range(counts: NDArray[np.int64]) -> str:

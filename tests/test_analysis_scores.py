@@ -200,7 +200,34 @@ def test_ranks_ties_and_first_by_hand() -> None:
     draws = np.array([[0.9, 0.5, 0.5], [0.9, 0.9, 0.1]])
     assert bootstrap.ranks(draws).tolist() == [[1, 2, 2], [1, 1, 3]]
     assert bootstrap.first(draws).tolist() == [0.75, 0.25, 0]
-    assert bootstrap.tie_groups(draws, np.array([0, 1, 2])).tolist() == [1, 1, 2]
+    better = np.array([[False, False, True], [False, False, False], [False, False, False]])
+    assert bootstrap.tie_groups(better, np.array([0, 1, 2])).tolist() == [1, 1, 2]
+
+
+def test_the_widening_is_students_t_and_fades() -> None:
+    variance = np.array([1.0])
+    # two values: 12.7 / 1.96, and sqrt(2) for the variance that draws out of two values lack
+    assert bootstrap.widening(variance, np.array([2])) == pytest.approx(12.706 / 1.960 * np.sqrt(2), rel=1e-3)
+    assert bootstrap.widening(variance, np.array([10_000])) == pytest.approx(1, abs=1e-3)
+    # four workloads of equal variance add their degrees of freedom; a single study adds none
+    four = bootstrap.widening(np.ones(4), np.array([3, 3, 3, 3]))
+    assert four == pytest.approx(2.306 / 1.960 * np.sqrt(1.5), rel=1e-3)
+    assert bootstrap.widening(np.array([1, 1, 1, 1, 0]), np.array([3, 3, 3, 3, 1])) == pytest.approx(four)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize(("studies", "workloads"), [(2, 1), (2, 4), (3, 1), (3, 4), (5, 1), (10, 1)])
+def test_equal_submissions_are_seldom_told_apart_however_few_the_studies(studies: int, workloads: int, paired: bool) -> None:
+    """80 equal submissions whose times vary by 8 %, and as many that need half as much again."""
+    rng = np.random.default_rng(1)
+    names, factor = [*(f"s{i:03}" for i in range(160)), "the fastest"], np.array([2.0] * 80 + [3.0] * 80 + [1.0])
+    times = np.exp(rng.normal(0, 0.08, (len(names), workloads, studies))) * factor[:, None, None]
+    cells = {(name, f"w{k}"): times[i, k].tolist() for i, name in enumerate(names) for k in range(workloads)}
+    _, terms = scores.terms(of_cells(cells, labels=paired), draws=400)
+    better = bootstrap.better(terms)
+    assert better[:80, :80].sum() / (80 * 79 / 2) <= 0.1, "percentiles alone: 0.5 with two paired studies, 0.23 with three"
+    assert better[:80, 80:160].mean() >= {(2, 1): 0.2, (3, 1): 0.6}.get((studies, workloads), 0.9)
+    assert not better[80:160, :80].any()
 
 
 def test_an_interval_of_infinite_draws_is_infinite_and_not_nan() -> None:
