@@ -80,7 +80,7 @@ def _paired(part: pd.DataFrame) -> list[tuple[list[str], Array]]:
 def _resample(values: Array, draws: int, rng: np.random.Generator) -> Array:
     """Medians (draws, submissions) of `values` (submissions, studies), with one draw of studies for all rows."""
     rows, n = values.shape
-    if n == 1:
+    if n == 1 or not draws:
         return np.broadcast_to(values[:, 0], (draws, rows))
     parts = []
     step = max(1, BLOCK // (rows * n))
