@@ -7,11 +7,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis import notes, render, scores, times
+from analysis import notes, render, scores
 from analysis.palette import label
-
-ENOUGH = 5
-"""Seeds from which on a bootstrap may say that two submissions differ: with four all in favour, chance alone does so once in 16."""
+from analysis.tables import RACE
 
 
 def overall(rankings: Sequence[scores.Ranking]) -> list[str]:
@@ -35,24 +33,27 @@ def overall(rankings: Sequence[scores.Ranking]) -> list[str]:
     return told
 
 
-def sentences(trials: pd.DataFrame, summary: pd.DataFrame) -> dict[str, str]:
-    """One sentence or two per workload, and per machine where there are several: times compare only within one.
+def sentences(trials: pd.DataFrame, summary: pd.DataFrame, rankings: Sequence[scores.Ranking]) -> dict[str, str]:
+    """One sentence or two per workload, and per ruleset and machine where there are several: times compare only within one.
 
     Args:
         trials: those behind `summary`: one configuration per submission, as `tables.best` chooses.
         summary: what `tables.summary` gives for them.
+        rankings: of all trials, whose studies say how sure a place is.
     """
-    trials = trials.assign(fingerprint=trials["fingerprint"].fillna("unknown"))
+    studies = {(ranking.ruleset, ranking.fingerprint): ranking.studies for ranking in rankings}
     result: dict[str, str] = {}
-    for (workload, machine), rows in summary.groupby(["workload", "fingerprint"], sort=True):
+    for (workload, ruleset, machine), rows in summary.groupby(RACE, sort=True):
         here = trials[trials["workload"] == workload]
-        place = f"{workload}, machine {machine}" if here["fingerprint"].nunique() > 1 else str(workload)
-        sentence = _race(place, here[here["fingerprint"] == machine], rows)
+        place = f"{workload}, {ruleset} tuning" if here["ruleset"].nunique() > 1 else str(workload)
+        place += f", machine {machine}" if here["fingerprint"].nunique() > 1 else ""
+        ran = here[(here["ruleset"] == ruleset) & (here["fingerprint"] == machine)]
+        sentence = _race(place, ran, rows, studies.get((str(ruleset), str(machine))))
         result[str(workload)] = f"{result[str(workload)]} {sentence}" if str(workload) in result else sentence
     return result
 
 
-def _race(place: str, trials: pd.DataFrame, summary: pd.DataFrame) -> str:
+def _race(place: str, trials: pd.DataFrame, summary: pd.DataFrame, studies: pd.DataFrame | None) -> str:
     if trials["target_value"].isna().all():
         best = summary.sort_values("val_loss").iloc[0]
         name, loss = label(best["submission"]), best["val_loss"]
@@ -62,7 +63,7 @@ def _race(place: str, trials: pd.DataFrame, summary: pd.DataFrame) -> str:
     if reached.empty:
         return _nobody(place, trials, summary)
     first = reached.iloc[0]
-    return f"On {place}, {label(first['submission'])} reached the target first: {_time(first)}. {_margin(trials, reached)}"
+    return f"On {place}, {label(first['submission'])} reached the target first: {_time(first)}. {_margin(trials, reached, studies)}"
 
 
 def _nobody(place: str, trials: pd.DataFrame, summary: pd.DataFrame) -> str:
@@ -84,8 +85,8 @@ def _time(row: pd.Series) -> str:
     return f"{middle} on the clock (95 % interval {low} to {high}, {row['n']} seeds)"
 
 
-def _margin(trials: pd.DataFrame, reached: pd.DataFrame) -> str:
-    """Distance to the second, and whether the trials tell the two apart."""
+def _margin(trials: pd.DataFrame, reached: pd.DataFrame, studies: pd.DataFrame | None) -> str:
+    """Distance to the second, and whether the studies tell the two apart."""
     if len(reached) == 1:
         others = trials["submission"].nunique() - 1
         return "No other submission did." if others else "It ran alone, so this ranks nothing."
@@ -95,13 +96,13 @@ def _margin(trials: pd.DataFrame, reached: pd.DataFrame) -> str:
     single = [label(row["submission"]) for row in (first, second) if row["n"] == 1]
     if single:
         return f"{distance}; one seed of {notes.listed(single)} cannot say whether that is chance."
-    board = scores.leaderboard(times.studies(times.runs(trials))).set_index("submission")
-    ahead = board.loc[first["submission"]]
-    fewest = int(min(first["n"], second["n"]))
+    assert studies is not None, "a target was reached, so there is a ranking"
+    board = scores.leaderboard(studies, workloads=[str(first["workload"])], variants=[]).set_index("submission")
+    ahead, leader = board.loc[first["submission"]], str(board.index[0])
+    if ahead["score"] < board["score"].iloc[0]:
+        return f"{distance}. The score, which takes the best configuration of every study, puts {label(leader)} first."
     tied = [label(name) for name in board.index[board["tie_group"] == ahead["tie_group"]] if name != first["submission"]]
     certainty = f"{label(first['submission'])} comes first in {100 * ahead['p_first']:.0f} % of bootstrap draws"
     if tied:
         return f"{distance}. At 95 % it is not told apart from {notes.listed(tied)}: {certainty}."
-    if fewest < ENOUGH:
-        return f"{distance}: {certainty}, but {fewest} seeds are few to tell the two apart."
     return f"{distance}, and at 95 % the two are told apart: {certainty}."

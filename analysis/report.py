@@ -10,9 +10,9 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from analysis import cautions, embedding, figures, headline, naming, palette, render, scores, sections, sensitivity, tables
+from analysis import cautions, embedding, figures, headline, identity, naming, palette, render, scores, sections, sensitivity, tables
 from analysis.embedding import Section
-from analysis.tables import CELL
+from analysis.tables import CELL, ENTRY
 from runner.record import SCHEMA
 
 PRINTED = ["submission", "status", "reached_seconds", "reached_step", "val_ppl", "bytes_state", "bytes_peak"]
@@ -43,13 +43,11 @@ class Digest:
 
 def digest(trials: pd.DataFrame, points: pd.DataFrame) -> Digest:
     """The choices and tables on which all parts of the report rest."""
-    problems = trials.attrs.get("problems", [])
-    trials = trials.assign(submission=trials["submission"].map(palette.label), fingerprint=trials["fingerprint"].fillna("unknown"))
-    trials.attrs["problems"] = problems
+    trials = identity.settled(trials)
     best = tables.best(trials, points)
     summary = tables.summary(best, points)
-    places = summary.drop_duplicates(CELL).reset_index(names="_place")[[*CELL, "_place"]]
-    best = best.merge(places, on=CELL).sort_values("_place", kind="stable", ignore_index=True).drop(columns="_place")
+    places = summary.reset_index(names="_place")[[*ENTRY, "_place"]]
+    best = best.merge(places, on=ENTRY).sort_values("_place", kind="stable", ignore_index=True).drop(columns="_place")
     tuning = tables.tuning(trials, best)
     rankings = scores.rankings(trials)
     return Digest(
@@ -60,7 +58,7 @@ def digest(trials: pd.DataFrame, points: pd.DataFrame) -> Digest:
         best=best,
         summary=summary,
         tuning=tuning,
-        headlines=headline.sentences(best, summary),
+        headlines=headline.sentences(best, summary, rankings),
         warnings=cautions.found(trials, tuning),
         styles=palette.assign(trials["submission"]),
     )
@@ -134,7 +132,7 @@ def words(of: Digest) -> str:
     """The result for a terminal: a table and a sentence per workload, then the warnings."""
     lines = []
     for workload, rows in of.summary.groupby("workload", sort=True):
-        names = ["fingerprint", *PRINTED] if rows["fingerprint"].nunique() > 1 else PRINTED
+        names = [*(name for name in ("ruleset", "fingerprint") if rows[name].nunique() > 1), *PRINTED]
         lines += [str(workload), "", render.text(tables.filled(rows[_with_ends(names, rows)])), of.headlines[str(workload)], ""]
     return "\n".join([*lines, *of.overall, *(f"warning: {sentence}" for sentence in of.warnings)]).rstrip() + "\n"
 

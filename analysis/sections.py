@@ -39,10 +39,9 @@ def result(best: pd.DataFrame, summary: pd.DataFrame, styles: palette.Styles) ->
     if several:
         note += " Of several configurations the best is shown."
     shown = summary.drop(columns=["n", "val_loss", "val_loss_low", "val_loss_high", "legacy_ppl", "legacy_ppl_low", "legacy_ppl_high"])
-    shown = shown.drop(columns=[name for name in ("workload", "fingerprint") if shown[name].nunique() == 1])
+    shown = shown.drop(columns=[name for name in tables.RACE if shown[name].nunique() == 1])
     drawings = []
-    for workload, machine, rows in _raced(best):
-        where = f"{workload} (machine {machine})" if machine else workload
+    for where, rows in _races(best[best["target_value"].notna() & (best["status"] != "running")]):
         for column, words in (("reached_seconds", "Time"), ("reached_step", "Steps")):
             drawing = figures.time_to_target(rows, column, styles=styles)
             data = spread.times(rows, column, by=CELL)
@@ -60,7 +59,7 @@ def training(best: pd.DataFrame, points: pd.DataFrame, styles: palette.Styles) -
     """Loss against steps and against on-clock seconds, per workload."""
     goals = best.dropna(subset=["target_value"]).drop_duplicates("workload").set_index("workload")
     drawings = []
-    for workload, rows in best.groupby("workload", sort=False):
+    for where, rows in _races(best):
         name = next((name for name in ("val_loss", "train_loss") if _recorded(rows, points, name)), None)
         if name is None:
             continue
@@ -68,8 +67,8 @@ def training(best: pd.DataFrame, points: pd.DataFrame, styles: palette.Styles) -
         for x, words in (("step", "optimizer steps"), ("seconds", "on-clock time")):
             table = curves.thinned(rows, points, name=name, x="step" if x == "step" else "seconds")
             drawing = figures.curves(table, targets=targets, styles=styles)
-            caption = f"{figures.VALUES[name].split(' (')[0].capitalize()} on {workload} against {words}."
-            drawings.append(Figure(name=f"loss-{x}-{slug(workload)}", caption=caption, drawing=drawing, data=table))
+            caption = f"{figures.VALUES[name].split(' (')[0].capitalize()} on {where} against {words}."
+            drawings.append(Figure(name=f"loss-{x}-{slug(where)}", caption=caption, drawing=drawing, data=table))
     text = () if drawings else ("No loss has been recorded yet.",)
     return Section(anchor="curves", title="Training curves", text=text, figures=tuple(drawings))
 
@@ -191,11 +190,11 @@ def capped(trials: pd.DataFrame, styles: palette.Styles) -> Iterator[Figure]:
 
 def tradeoff(summary: pd.DataFrame, styles: palette.Styles) -> Iterator[Figure]:
     """Time to target against peak memory, for workloads where at least two submissions have both."""
-    for (workload, machine), rows in summary.groupby(["workload", "fingerprint"], sort=False):
+    for (workload, ruleset, machine), rows in summary.groupby(tables.RACE, sort=False):
         known = rows[np.isfinite(rows["reached_seconds"]) & rows["bytes_peak"].notna()]
         if len(known) > 1:
-            caption = f"Time to target against peak memory on {workload}, machine {machine}; lower left is better."
-            name = f"pareto-{slug(workload)}-{slug(machine)}"
+            caption = f"Time to target against peak memory on {workload}, {ruleset} tuning, machine {machine}; lower left is better."
+            name = f"pareto-{slug(workload)}-{ruleset}-{slug(machine)}"
             yield Figure(name=name, caption=caption, drawing=figures.pareto(rows, styles=styles), data=rows)
 
 
@@ -227,12 +226,13 @@ def protocol(trials: pd.DataFrame) -> Section:
     )
 
 
-def _raced(best: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """(workload, machine, trials) of every race; the machine is named where there is more than one."""
-    ended = best[best["target_value"].notna() & (best["status"] != "running")]
-    for workload, rows in ended.groupby("workload", sort=False):
-        for machine, part in rows.groupby("fingerprint", sort=False, dropna=False):
-            yield str(workload), str(machine) if rows["fingerprint"].nunique() > 1 else "", part
+def _races(best: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(where, trials) of every race; ruleset and machine are named where a workload has more than one."""
+    for workload, rows in best.groupby("workload", sort=False):
+        for (ruleset, machine), part in rows.groupby(["ruleset", "fingerprint"], sort=False):
+            words = [f"{ruleset} tuning"] if rows["ruleset"].nunique() > 1 else []
+            words += [f"machine {machine}"] if rows["fingerprint"].nunique() > 1 else []
+            yield f"{workload} ({', '.join(words)})" if words else str(workload), part
 
 
 def _recorded(trials: pd.DataFrame, points: pd.DataFrame, name: str) -> bool:

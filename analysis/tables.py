@@ -16,6 +16,10 @@ from analysis import spaces, spread
 
 CELL = ["workload", "submission"]
 """What most tables have a row for."""
+RACE = ["workload", "ruleset", "fingerprint"]
+"""Trials whose times compare."""
+ENTRY = [*RACE, "submission"]
+"""One submission in one race."""
 ENDED = ("reached", "missed")
 """Statuses of trials whose last evaluation is a result; that of a diverged or stopped one is not."""
 
@@ -42,24 +46,24 @@ def configured(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def best(trials: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
-    """The trials that stand for each submission on each workload, with columns `configuration` and `tried`.
+    """The trials that stand for each submission in each race (workload, ruleset, machine), with columns `configuration` and `tried`.
 
     Of the configurations that were repeated most often, the one with the smallest median time to target (a miss is
     infinite), then the smallest median final loss. If nothing was repeated and there are several tuning studies, the
     best trial of each study instead. `tried` counts the configurations, which ran on the same seeds.
     """
-    table = final(configured(trials), points, name="val_loss")
-    table["tried"] = table.groupby(CELL)["configuration"].transform("nunique")
+    table = final(configured(_known(trials)), points, name="val_loss")
+    table["tried"] = table.groupby(ENTRY)["configuration"].transform("nunique")
     table = table.assign(_seconds=table["reached_seconds"].fillna(np.inf), _loss=table["val_loss"].fillna(np.inf))
-    repeats = table.groupby([*CELL, "configuration"])["trial"].transform("size")
-    most = repeats.groupby([table[key] for key in CELL]).transform("max")
-    searched = (most == 1) & (table.groupby(CELL)["tuning_study"].transform("nunique") > 1)
+    repeats = table.groupby([*ENTRY, "configuration"])["trial"].transform("size")
+    most = repeats.groupby([table[key] for key in ENTRY]).transform("max")
+    searched = (most == 1) & (table.groupby(ENTRY)["tuning_study"].transform("nunique") > 1)
     # A study takes the place of a configuration where nothing was repeated.
     unit = table["configuration"].where(~searched, table["trial"])
     candidates = table.assign(_unit=unit, _study=table["tuning_study"].where(searched, -1))[repeats == most]
-    ranked = candidates.groupby([*CELL, "_study", "_unit"], sort=False)[["_seconds", "_loss"]].median().reset_index()
-    first = ranked.sort_values(["_seconds", "_loss"], kind="stable").drop_duplicates([*CELL, "_study"])
-    chosen = candidates.merge(first[[*CELL, "_study", "_unit"]], on=[*CELL, "_study", "_unit"])
+    ranked = candidates.groupby([*ENTRY, "_study", "_unit"], sort=False)[["_seconds", "_loss"]].median().reset_index()
+    first = ranked.sort_values(["_seconds", "_loss"], kind="stable").drop_duplicates([*ENTRY, "_study"])
+    chosen = candidates.merge(first[[*ENTRY, "_study", "_unit"]], on=[*ENTRY, "_study", "_unit"])
     chosen.attrs = dict(trials.attrs)
     return chosen.drop(columns=["_seconds", "_loss", "_unit", "_study", "val_loss"])
 
@@ -77,13 +81,12 @@ def lowest(final: pd.DataFrame, *, x: str | Sequence[str], y: str) -> pd.DataFra
 
 
 def summary(trials: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
-    """One row per workload, machine and submission: time and steps to target, final quality, memory, how its trials ended.
+    """One row per race and submission: time and steps to target, final quality, memory, how its trials ended.
 
-    Fastest first within a machine (`fingerprint`), because times compare only there. Give it the trials of one
+    Fastest first within a race (workload, ruleset, machine), because times compare only there. Give it the trials of one
     configuration per submission, as `best` does.
     """
-    trials = trials.assign(fingerprint=trials["fingerprint"].fillna("unknown"))
-    by = ["workload", "fingerprint", "submission"]
+    trials, by = _known(trials), ENTRY
     result = trials[by].drop_duplicates()
     parts = [spread.times(trials, column, by=by).drop(columns=["reached"]) for column in ("reached_seconds", "reached_step")]
     parts += [
@@ -94,8 +97,13 @@ def summary(trials: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
     for part in parts:
         result = result.merge(part.drop(columns="n", errors="ignore"), on=by, how="left")
     counts = trials.groupby(by)["status"].agg(n="size", status=_counted).reset_index()
-    order = ["workload", "fingerprint", "reached_seconds", "val_loss"]
+    order = [*RACE, "reached_seconds", "val_loss"]
     return result.merge(counts, on=by).sort_values(order, kind="stable", ignore_index=True)
+
+
+def _known(trials: pd.DataFrame) -> pd.DataFrame:
+    """With a fingerprint for every trial, so that those without one are a machine too."""
+    return trials.assign(fingerprint=trials["fingerprint"].fillna("unknown"))
 
 
 def plain(value: object) -> str:
@@ -127,7 +135,7 @@ def failures(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def tuning(trials: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
-    """What was spent on each submission: configurations, trials, on-clock seconds, steps; the best configuration, and its edges.
+    """What was spent on each submission in each race: configurations, trials, seconds, steps; the best configuration, its edges.
 
     `edge` names numeric hyperparameters whose best value is the smallest or largest of at least three tried: a sign
     that the space was too small.
@@ -136,21 +144,20 @@ def tuning(trials: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
         best: what `best` chose from these trials.
     """
     names = [name for name in trials.columns if name.startswith("hp.")]
-    table = configured(trials)[[*CELL, "configuration", "trial", "seconds", "steps", *names]]
-    result = table.groupby(CELL, sort=False).agg(
+    table = configured(_known(trials))[[*ENTRY, "configuration", "trial", "seconds", "steps", *names]]
+    result = table.groupby(ENTRY, sort=False).agg(
         configurations=("configuration", "nunique"),
         trials=("trial", "size"),
         spent_seconds=("seconds", "sum"),
         spent_steps=("steps", "sum"),
     )
-    winners = {cell: rows.iloc[0] for cell, rows in best.groupby(CELL, sort=False)}
-    result["best"] = pd.Series({cell: winner["configuration"] or "defaults" for cell, winner in winners.items()})
-    edges = {cell: ", ".join(_edges(group[names], winners[cell])) or None for cell, group in table.groupby(CELL, sort=False)}
-    for row in spaces.edges(best).itertuples():
-        # A declared space says more than the values that happened to be tried.
-        edges[(row.workload, row.submission)] = (
-            f"{row.hyperparameter}={row.value:g} is at the {row.edge} end of {row.low:g} to {row.high:g}"
-        )
+    chosen = dict(iter(best.groupby(ENTRY, sort=False)))
+    result["best"] = pd.Series({entry: rows["configuration"].iloc[0] or "defaults" for entry, rows in chosen.items()})
+    edges = {entry: ", ".join(_edges(group[names], chosen[entry].iloc[0])) or None for entry, group in table.groupby(ENTRY, sort=False)}
+    for entry, rows in chosen.items():
+        for row in spaces.edges(rows).itertuples():
+            # A declared space says more than the values that happened to be tried.
+            edges[entry] = f"{row.hyperparameter}={row.value:g} is at the {row.edge} end of {row.low:g} to {row.high:g}"
     return result.assign(edge=pd.Series(edges, dtype=object)).astype({"spent_steps": int}).sort_index().reset_index()
 
 

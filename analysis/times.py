@@ -39,18 +39,22 @@ def memory(trials: pd.DataFrame) -> pd.Series[float]:
 def runs(trials: pd.DataFrame, *, measure: Measure = "seconds", cap: float = np.inf) -> pd.DataFrame:
     """One row per trial with its time to target; infinite if it missed, or needs more than `cap` bytes of memory.
 
-    Trials with equal hyperparameters in one tuning study are repetitions, so each is put into a study of its own.
-    Under the self-tuning ruleset nothing is chosen among trials: every trial is a study.
+    Where several points were run with the same seeds, every seed is a study: the best point is chosen within it. Else the
+    studies are the tuning studies, whose points have seeds of their own, and repetitions of a point are put into studies of
+    their own. Under the self-tuning ruleset nothing is chosen among trials: every trial is a study.
     """
     time = trials["reached_seconds" if measure == "seconds" else "reached_step"].astype(float).fillna(np.inf)
     if np.isfinite(cap):
         time = time.where(memory(trials) <= cap, np.inf)
     table = trials[["trial", *CELL, "base_workload", "tuning_study", "seed"]].assign(time=time, point=_point(trials))
     table = table.sort_values([*CELL, "tuning_study", "seed", "trial"], ignore_index=True)
-    point = pd.Series(0, index=table.index) if (trials["ruleset"] == "self").all() else table["point"]
-    repetition = table.groupby([*CELL, "tuning_study", point.rename("choice")]).cumcount()
-    study = table["tuning_study"].astype("str") + "." + repetition.astype("str")
-    return table.assign(study=study).drop(columns=["point", "trial"])
+    if (trials["ruleset"] == "self").all():
+        table["point"] = 0
+    crossed = table.groupby([*CELL, "seed"])["point"].transform("nunique").gt(1).groupby([table[key] for key in CELL]).transform("any")
+    table["block"] = table["seed"].where(crossed, table["tuning_study"])
+    repetition = table.groupby([*CELL, "block", "point"]).cumcount()
+    study = table["block"].astype("str") + "." + repetition.astype("str")
+    return table.assign(study=study).drop(columns=["point", "block", "trial"])
 
 
 def studies(runs: pd.DataFrame) -> pd.DataFrame:

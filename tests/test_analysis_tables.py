@@ -22,7 +22,7 @@ def trials_of(times: dict[str, list[float]], **columns: object) -> pd.DataFrame:
         for name, values in times.items()
         for seed, time in enumerate(values)
     ]
-    table = pd.DataFrame(rows).assign(workload="w", target_value=1.0, fingerprint="f", tuning_study=0, **columns)
+    table = pd.DataFrame(rows).assign(workload="w", target_value=1.0, fingerprint="f", ruleset="external", tuning_study=0, **columns)
     return table.assign(trial=[f"t{i}" for i in range(len(table))])
 
 

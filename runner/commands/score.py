@@ -63,9 +63,9 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _records(args: argparse.Namespace) -> tuple[list[Any], list[str]]:
-    from analysis import load, notes, pareto, times
+    from analysis import identity, load, notes, pareto, times
 
-    trials, _ = load.study(args.dir)
+    trials = identity.settled(load.study(args.dir)[0])
     problems, everything = trials.attrs["problems"], trials
     warnings = notes.conditions(trials)
     trials = trials[trials["target_value"].notna()]
