@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from runner import hyperparameters
+
 if TYPE_CHECKING:
     from submissions.base import Submission
 
@@ -74,7 +76,7 @@ def checked(cls: Any, where: str) -> type[Submission]:
     """The class, if it is a complete submission.
 
     Raises:
-        ValueError: it is none, lacks a method, or lacks the decorator.
+        ValueError: it is none, lacks a method or the decorator, or has a field that cannot be a hyperparameter.
     """
     from submissions.base import MatrixSubmission, Submission
 
@@ -97,6 +99,10 @@ def checked(cls: Any, where: str) -> type[Submission]:
     if not all(f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING for f in dataclasses.fields(cls)):
         bare = next(f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING)
         raise ValueError(f"{where}: the hyperparameter {bare!r} of {cls.__name__} needs a default value")
+    try:
+        hyperparameters.check(cls)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
     return cls
 
 
