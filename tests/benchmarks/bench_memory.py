@@ -1,9 +1,10 @@
-"""Predicted peak memory of 7B pre-training, batch 1 to 16 at 256 tokens, per submission: nothing is trained, no GPU is needed.
+"""Predicted peak memory of 7B pre-training (batch 1 to 16 at 256 tokens) and fine-tuning: nothing is trained, no GPU is needed.
 
-    python tests/benchmarks/bench_memory.py [--batches 1 2 4 8 16] [--write]
+    python tests/benchmarks/bench_memory.py [--batches 1 2 4 8 16] [--only NAME ...] [--write]
 
-Updates run inside the backward pass, layers are recomputed, and the logits of 2048 tokens are alive at a time; weights are bf16. `--write`
-keeps results/performance/memory_7b.csv and .md. The same count, taken live on a CPU, is held to the prediction in the tests.
+In pre-training updates run inside the backward pass, layers are recomputed, and the logits of 2048 tokens are alive at a time; weights
+are bf16. `--write` keeps results/performance/memory_7b.csv and .md, and results/commonsense/memory/llama7b.csv. The same count, taken
+live on a CPU, is held to the prediction in the tests.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import sys
 
 from measured import FOLDER
 
-from runner import catalog, memory
+from runner import cards, catalog, memory
+from runner.commands import memory as command
 from submissions.adam import Adam
 from submissions.adam8bit import Adam8bit
 from submissions.apollo import Apollo
@@ -40,6 +42,16 @@ SETTINGS: dict[str, Submission] = {
     "sgd": Sgd(),
 }
 GIB = 2**30
+COMMONSENSE = "commonsense"
+"""In --only: the fine-tuning workloads."""
+SLIMMER: dict[str, dict[str, object]] = {
+    "as declared": {},
+    "checkpointing": {"checkpointing": True},
+    "checkpointing, 1 at once": {"checkpointing": True, "batch.micro": 1},
+    "checkpointing, layerwise": {"checkpointing": True, "layerwise": True, "batch.micro": None},
+}
+ON_LORA = ["adam", "galore", "fira"]
+WHOLE = ["adam", "adam8bit", "galore", "fira", "lisa"]
 
 
 def needed(submission: Submission, sequences: int) -> int:
@@ -77,13 +89,41 @@ def write(found: Table) -> None:
     (FOLDER / "memory_7b.md").write_text("\n".join([note, "", *lines, ""]), encoding="utf-8")
 
 
+def fine_tuning() -> list[dict[str, object]]:
+    """A row per setting and submission; settings that a submission refuses are left out."""
+    kinds: list[tuple[str, list[str], dict[str, object]]] = [
+        ("commonsense_llama7b_adapters", ON_LORA, {"submission": "lora"}),
+        ("commonsense_llama7b_full", WHOLE, {}),
+    ]
+    rows: list[dict[str, object]] = []
+    for workload, names, adapter in kinds:
+        for setting, overrides in SLIMMER.items():
+            for name in names:
+                try:
+                    (found,), _ = command.table(workload, overrides, [name], {"clip": None}, adapter)
+                except ValueError as error:
+                    print(f"{name}, {setting}: {error}")
+                    continue
+                sizes = {key: value for key, value in found.items() if key.startswith("bytes_")}
+                label = f"lora+{name}" if adapter else name
+                fits = cards.fits(found["bytes_total"], cards.parse("24GB"))
+                rows.append({"workload": workload, "setting": setting, "submission": label, **sizes, "fits_24gb": fits})
+                print(f"{workload}, {setting}: {label} {found['bytes_total'] / GIB:.2f} GiB", flush=True)
+    return rows
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16])
-    parser.add_argument("--only", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="settings to predict; other rows stay")
+    everything = [*SETTINGS, COMMONSENSE]
+    parser.add_argument("--only", nargs="+", choices=everything, default=everything, help="settings to predict; other rows stay")
     parser.add_argument("--write", action="store_true", help="keep the rows in results/performance")
     options = parser.parse_args()
-    for name in options.only:
+    if COMMONSENSE in options.only:
+        rows = fine_tuning()
+        if options.write:
+            command.write_csv(rows, FOLDER.parent / "commonsense" / "memory" / "llama7b.csv")
+    for name in (name for name in options.only if name in SETTINGS):
         for batch in options.batches:
             size = needed(SETTINGS[name], batch)
             if options.write:
