@@ -18,6 +18,13 @@ from numpy.typing import NDArray
 from runner import record
 from runner.record import End, Start
 
+NUMBER: set[type] = {int, float, str}
+"""Text stands for what is not finite."""
+TYPES: dict[str, set[type]] = {
+    "step": {int}, "seconds": NUMBER, "tokens": {int}, "name": {str}, "value": NUMBER, "param": {str, type(None)},
+}  # fmt: skip
+"""Of a point's fields; there are too many points to send each through the record's own checks."""
+
 
 class Codes(dict[Any, int]):
     """Numbers strings in the order of their first appearance; None is -1."""
@@ -63,7 +70,8 @@ def attempt(path: Path, names: Codes, params: Codes) -> Attempt:
     try:
         start, end, (floats, integers) = _checked(whole, names, params)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-        whole, problem = _sound(whole)
+        whole, found = _sound(whole)
+        problem = found or problem
         start, end, (floats, integers) = _checked(whole, names, params)
     return Attempt(path=path, start=start, end=end, floats=floats, integers=integers, problem=problem)
 
@@ -74,8 +82,8 @@ def _checked(text: bytes, names: Codes, params: Codes) -> tuple[Start, End | Non
     if not isinstance(start, Start):
         raise ValueError("the first line is not a start line")
     last = text.rfind(b"\n", first, -1) + 1 or first
-    end = record.decode(text[last:].decode()) if text[last:].startswith(b'{"kind":"end"') else None
-    assert end is None or isinstance(end, End)
+    closing = record.decode(text[last:].decode()) if last < len(text) else None
+    end = closing if isinstance(closing, End) else None
     middle = text[first:last] if end else text[first:]
     rows = json.loads(b"[" + middle.rstrip().replace(b"\n", b",") + b"]")
     if [row["kind"] for row in rows].count("point") != len(rows):
@@ -84,23 +92,20 @@ def _checked(text: bytes, names: Codes, params: Codes) -> tuple[Start, End | Non
 
 
 def _columns(points: list[dict[str, Any]], names: Codes, params: Codes) -> tuple[Any, Any]:
-    floats = np.array([[row["seconds"] for row in points], [row["value"] for row in points]], dtype=np.float64)
-    integers = np.array(
-        [
-            [row["step"] for row in points],
-            [row["tokens"] for row in points],
-            [names[row["name"]] for row in points],
-            [params[row.get("param")] for row in points],
-        ],
-        dtype=np.int64,
-    )
-    return floats, integers
+    columns = {name: [row.get(name) for row in points] for name in TYPES}
+    for name, values in columns.items():  # numpy would take a text, a fraction or null for a number
+        if unlike := set(map(type, values)) - TYPES[name]:
+            raise TypeError(f"{name} of a point is a {unlike.pop().__name__}")
+    codes = [[names[name] for name in columns["name"]], [params[name] for name in columns["param"]]]
+    floats = np.array([columns["seconds"], columns["value"]], dtype=np.float64)
+    return floats, np.array([columns["step"], columns["tokens"], *codes], dtype=np.int64)
 
 
-def _sound(text: bytes) -> tuple[bytes, str]:
-    """The lines before the first one that is not ours, as we would have written them, and what is wrong with that line."""
+def _sound(text: bytes) -> tuple[bytes, str | None]:
+    """The lines before the first one that is not ours, as we would have written them, and what is left out and why."""
     sound: list[str] = []
-    for number, line in enumerate(text.decode("utf-8", errors="replace").split("\n"), start=1):
+    lines = text.decode("utf-8", errors="replace").split("\n")[:-1]
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -108,10 +113,13 @@ def _sound(text: bytes) -> tuple[bytes, str]:
             if isinstance(read, Start) != (not sound):
                 raise ValueError(f"a {type(read).__name__.lower()} line is out of place")
             sound.append(record.encode(read))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, TypeError) as error:
             if not sound:
                 raise ValueError(f"line {number}: {error}") from None
             return "".join(sound).encode(), f"line {number}: {error}; read up to there"
         if isinstance(read, End):
             break
-    return "".join(sound).encode(), "blank lines, or lines after its end line, left out"
+    if not sound:
+        raise ValueError("no records in it, only blank lines")
+    left = len(lines) - len(sound)
+    return "".join(sound).encode(), f"{left} lines that are blank or after its end line left out" if left else None

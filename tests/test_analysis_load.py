@@ -108,6 +108,7 @@ def test_bad_files_are_named_and_do_not_stop_the_load(tmp_path: Path) -> None:
     good = _file(tmp_path)
     start = good.read_text().splitlines()[0]
     (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "blank.jsonl").write_text("\n \n")
     (tmp_path / "foreign.jsonl").write_text('{"text": "some corpus"}\n{"text": "more"}\n')
     (tmp_path / "binary.jsonl").write_bytes(bytes(range(256)) * 4)
     (tmp_path / "newer.jsonl").write_text(json.dumps(json.loads(start) | {"schema": 7}) + "\n")
@@ -116,9 +117,10 @@ def test_bad_files_are_named_and_do_not_stop_the_load(tmp_path: Path) -> None:
     trials, _ = load.study(tmp_path)
     assert len(trials) == 1
     problems = "\n".join(trials.attrs["problems"])
-    assert len(trials.attrs["problems"]) == 6
+    assert len(trials.attrs["problems"]) == 7
     for expected in (
-        "empty.jsonl: empty", "foreign.jsonl: line 1: expected an object with kind", "binary.jsonl: line 1",
+        "empty.jsonl: empty", "blank.jsonl: no records in it, only blank lines; left out",
+        "foreign.jsonl: line 1: expected an object with kind", "binary.jsonl: line 1",
         "newer.jsonl: line 1: record schema 7; this version of SlimPerf reads schema 1", "unknown.jsonl: line 1: unknown field 'colour'",
         "headless.jsonl: line 1: a point line is out of place",
     ):  # fmt: skip
@@ -134,7 +136,65 @@ def test_a_broken_line_in_the_middle_ends_the_record_there(tmp_path: Path) -> No
     trials, points = load.study(tmp_path)
     assert len(points) == 3
     assert trials["status"].tolist() == ["running"]
-    assert "line 5: 'value'; read up to there" in trials.attrs["problems"][0]
+    assert "line 5: no field 'name' in a point line; read up to there" in trials.attrs["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "words"),
+    [
+        ("start", {"budget": None}, "line 1: budget is null; expected an object; left out"),
+        ("start", {"seed": "zero"}, 'line 1: seed is "zero"; expected a whole number of 64 bits; left out'),
+        ("start", {"seed": 2**63}, "line 1: seed is 9223372036854775808; expected a whole number of 64 bits; left out"),
+        ("start", {"target": {"value": "low"}}, 'line 1: target.value is "low"; expected a number; left out'),
+        ("start", {"ruleset": "none"}, 'line 1: ruleset is "none"; expected one of external, self; left out'),
+        ("start", {"fingerprint": {"id": ["a"]}}, 'line 1: fingerprint.id is ["a"]; expected text or null; left out'),
+        ("end", {"bytes": {"weights": "many"}}, 'bytes.weights is "many"; expected a number; read up to there'),
+        ("end", {"bytes": None}, "bytes is null; expected an object; read up to there"),
+        ("end", {"status": "won"}, 'status is "won"; expected one of reached, missed,'),
+        ("point", {"step": 1.5}, "line 2: step is 1.5; expected a whole number of 64 bits; read up to there"),
+        ("point", {"step": 10**30}, "line 2: step is 1000000000000000000000000000000; expected a whole number"),
+        ("point", {"value": None}, "line 2: value is null; expected a number; read up to there"),
+        ("point", {"value": "oops"}, 'line 2: value is "oops"; expected a number; read up to there'),
+        ("point", {"name": None}, "line 2: name is null; expected text; read up to there"),
+    ],
+)
+def test_a_field_of_another_type_is_named_and_the_other_records_load(
+    tmp_path: Path, kind: str, change: dict[str, object], words: str
+) -> None:
+    records.write(tmp_path, "adam", 0)
+    bad = _file(tmp_path)
+    records.write(tmp_path, "fira", 0)
+    lines = bad.read_text().splitlines(keepends=True)
+    number = {"start": 0, "point": 1, "end": -1}[kind]
+    lines[number] = json.dumps(json.loads(lines[number]) | change) + "\n"
+    bad.write_text("".join(lines))
+    trials, _ = load.study(tmp_path)
+    assert "fira" in trials["submission"].tolist()
+    [problem] = trials.attrs["problems"]
+    assert bad.name in problem
+    assert words in problem
+
+
+def test_any_spelling_of_json_loads_without_a_word_and_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records.write(tmp_path, "adam", 0)
+    path = _file(tmp_path)
+    expected = load.study(tmp_path)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(dict(reversed(row.items())), separators=(" , ", " : ")) + "\n" for row in rows))
+    monkeypatch.setattr(parse, "_sound", lambda text: pytest.fail("read line by line"))
+    for found, table in zip(load.study(tmp_path), expected, strict=True):
+        pd.testing.assert_frame_equal(found, table)
+        assert found.attrs == table.attrs
+
+
+def test_lines_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    records.write(tmp_path, "adam", 0)
+    path = _file(tmp_path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], "\n", *lines[1:], lines[1], lines[2]]))
+    trials, points = load.study(tmp_path)
+    assert (trials["status"].item(), len(points)) == ("reached", len(lines) - 2)
+    assert trials.attrs["problems"] == [f"quickstart/{path.name}: 3 lines that are blank or after its end line left out"]
 
 
 def test_no_folder_no_record_and_nothing_readable_are_errors(tmp_path: Path) -> None:
