@@ -23,7 +23,11 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 def add_adapter(parser: argparse.ArgumentParser) -> None:
     """The adapter that submissions optimise."""
     parser.add_argument(
-        "--adapter", nargs="+", default=[], metavar=("NAME", "NAME=VALUE"), help="train an adapter by the submission: lora rank=32 alpha=64"
+        "--adapter",
+        nargs="+",
+        default=[],
+        metavar=("NAME", "NAME=VALUE"),
+        help="train an adapter by the submission, such as lora rank=32 alpha=64; adapters are lora, peft, bottleneck, prefix, sora, sltrain, sst, lost, low_rank and switchlora",
     )
 
 

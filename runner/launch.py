@@ -14,9 +14,15 @@ from runner.profile import Profile
 from runner.trial import Trial
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of every command that runs trials."""
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="records go to DIR/STUDY (default: results)")
+def add_arguments(parser: argparse.ArgumentParser, *, results: bool = True) -> None:
+    """The arguments of every command that runs trials.
+
+    Args:
+        results: whether it may say where records go.
+    """
+    if results:
+        help_ = "records go to DIR/STUDY (default: results)"
+        parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help=help_)
     parser.add_argument("--executor", choices=("local", "slurm"), default="local", help="this machine (default), or Slurm jobs")
     parser.add_argument(
         "--profile", type=Path, metavar="FILE", help="Slurm: YAML file with the resources of a job (default: 1 core, 1 hour)"

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import re
+
+MOST = 5
+"""Submissions of a study that are named; more are counted."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("submissions", "workloads", "studies"), help="what to list")
-    parser.add_argument("--workload", metavar="W", help="also predict the optimizer state and total memory of each submission on W")
+    parser.add_argument("--workload", metavar="W", help="submissions: also predict optimizer state and total memory on W")
 
 
 def main(args: argparse.Namespace) -> int:
     from runner import status
 
-    makers = {"submissions": submissions, "workloads": workloads, "studies": studies}
-    print(status.folded(makers[args.what](args.workload)))
+    if args.workload and args.what != "submissions":
+        raise ValueError(f"--workload is for `slimperf list submissions`; leave it out of `slimperf list {args.what}`")
+    tables = {"submissions": lambda: submissions(args.workload), "workloads": workloads, "studies": studies}
+    print(status.folded(tables[args.what]()))
     return 0
 
 
@@ -40,7 +47,7 @@ def submissions(workload: str | None) -> list[list[str]]:
     return table
 
 
-def workloads(_: str | None) -> list[list[str]]:
+def workloads() -> list[list[str]]:
     """Cells: name, what it is a variant of, batch, budget, target, hardware."""
     from runner import catalog, progress
 
@@ -65,8 +72,8 @@ def target_of(workload: object) -> str:
     return f"{target.metric} {sign} {target.value:g}{' (provisional)' if target.provisional else ''}"
 
 
-def studies(_: str | None) -> list[list[str]]:
-    """Cells: name, workloads, submissions, first line of the comment at the top."""
+def studies() -> list[list[str]]:
+    """Cells: name, workloads, submissions, first sentence of the comment at the top."""
     from runner import documents, study
 
     table = [["name", "workloads", "submissions", "about"]]
@@ -75,7 +82,9 @@ def studies(_: str | None) -> list[list[str]]:
         document = documents.read(path)
         listed = document.get("workloads", [document.get("workload")])
         named = [item if isinstance(item, str) else str(item["name"]) for item in listed]
-        first = path.read_text(encoding="utf-8").splitlines()[0]
-        about = first.removeprefix("#").strip() if first.startswith("#") else ""
-        table.append([name, ", ".join(named), ", ".join(dict.fromkeys(str(e["submission"]) for e in document["trials"])), about])
+        comment = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+        about = re.split(r"(?<=[.:])\s", " ".join(line.removeprefix("#").strip() for line in comment), maxsplit=1)[0].rstrip(".:")
+        submissions = list(dict.fromkeys(str(entry["submission"]) for entry in document["trials"]))
+        listed = ", ".join(submissions) if len(submissions) <= MOST else f"{len(submissions)} submissions"
+        table.append([name, ", ".join(named), listed, about])
     return table

@@ -1,4 +1,4 @@
-"""`slimperf report`: a results folder as one self-contained HTML page, and a summary in the terminal."""
+"""Make a results folder one self-contained HTML page, and a summary in the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="results folder, or a study inside one")
-    parser.add_argument("-o", "--output", metavar="OUT", type=Path, default=Path("report"), help="folder for index.html (default: report)")
+    parser.add_argument(
+        "-o",
+        "--out",
+        "--output",
+        dest="output",
+        metavar="OUT",
+        type=Path,
+        default=Path("report"),
+        help="folder for index.html (default: report)",
+    )
     parser.add_argument("--title", help="heading of the page (default: the name of DIR)")
     parser.add_argument(
         "--memory", metavar="CSV", type=Path, help="predictions to show beside measured memory, from `slimperf memory --csv`"

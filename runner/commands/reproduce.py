@@ -1,4 +1,4 @@
-"""`slimperf reproduce`: a published table or figure again, at any scale, beside the paper's numbers, with a verdict on each claim."""
+"""Make a published table or figure again, at any scale, beside the paper's numbers, with a verdict on each claim."""
 
 from __future__ import annotations
 

@@ -18,8 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="a study's folder of records")
     parser.add_argument("trials", nargs="*", metavar="TRIAL", help="ids, or their beginnings (default: all with --status)")
     parser.add_argument("--status", nargs="+", choices=STATUSES, default=list(STATUSES[:3]), help="which to take (default: all but missed)")
-    launch.add_arguments(parser)
-    parser.set_defaults(results=None)
+    launch.add_arguments(parser, results=False)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`slimperf score DIR`: the leaderboard by time to target, from our records or from AlgoPerf's logs."""
+"""Rank submissions by time to target: the leaderboard with intervals, from our records or from AlgoPerf's logs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,23 @@ MOST_POWER_LINES = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dir", type=Path, help="results root, study folder, or AlgoPerf's folder of submissions")
-    parser.add_argument("--format", choices=["slimperf", "algoperf"], default="slimperf", help="whose files are in DIR")
+    parser.add_argument("dir", type=Path, metavar="DIR", help="results root, study folder, or AlgoPerf's folder of submissions")
+    parser.add_argument("--format", choices=["slimperf", "algoperf"], default="slimperf", help="whose files are in DIR (default: slimperf)")
     parser.add_argument("--targets", type=Path, metavar="FILE", help="workloads and targets of AlgoPerf's logs, JSON")
-    parser.add_argument("--ruleset", choices=["external", "self"], help="rank only trials of this ruleset")
+    parser.add_argument("--ruleset", choices=["external", "self"], help="rank only trials of this ruleset (default: each by itself)")
     parser.add_argument("--workloads", nargs="+", metavar="W", help="score these workloads only")
     parser.add_argument("--reference", metavar="NAME", help="add the geometric-mean speed-up over this submission")
     parser.add_argument("--memory-cap", type=float, metavar="GB", help="count trials that need more than this as missed (1 GB = 1e9 bytes)")
-    parser.add_argument("--measure", choices=["seconds", "steps"], default="seconds", help="steps compare across machines")
+    parser.add_argument(
+        "--measure", choices=["seconds", "steps"], default="seconds", help="default: seconds; steps compare across machines"
+    )
     parser.add_argument("--rmax", type=float, default=4.0, help="ratio to the fastest beyond which a time is a miss (4)")
-    parser.add_argument("--rule", choices=["time", "index"], default="time", help="AlgoPerf: best trial by time, or as its code picks it")
+    parser.add_argument(
+        "--rule",
+        choices=["time", "index"],
+        default="time",
+        help="AlgoPerf: a study's best trial by time (default), or as its code picks it",
+    )
     parser.add_argument("--trapezoid", action="store_true", help="add the score integrated on AlgoPerf's grid of 100 points")
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws; 0 leaves intervals out (1000)")
     parser.add_argument("--csv", type=Path, metavar="OUT", help="write the leaderboard as CSV")

@@ -20,7 +20,12 @@ SHOWN = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "results", type=Path, nargs="?", default=Path("results"), metavar="DIR", help="results folder, or one study's in it"
+        "results",
+        type=Path,
+        nargs="?",
+        default=Path("results"),
+        metavar="DIR",
+        help="results folder, or one study's in it (default: results)",
     )
     parser.add_argument("--all", action="store_true", help="a line for every trial")
 

@@ -32,10 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--method", choices=("halton", "coordinate"), default="halton", help="quasi-random (default), or coordinate descent"
     )
     parser.add_argument(
-        "--objective", choices=("seconds", "steps", "value"), default="seconds", help="to target (default: seconds), or value"
+        "--objective",
+        choices=("seconds", "steps", "value"),
+        default="seconds",
+        help="seconds (default) or steps to the target, or the final value of its metric",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED", help="each point runs with these; their median counts")
-    parser.add_argument("--seed", type=int, default=0, help="of the quasi-random points")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], metavar="SEED", help="each point runs with these; their median counts (default: 0)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the quasi-random points (default: 0)")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="hyperparameters that stay fixed")
     parser.add_argument("--study", metavar="NAME", help="records go to RESULTS/NAME (default: tune-SUBMISSION)")
     arguments.add_overrides(parser)
