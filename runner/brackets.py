@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from runner import catalog, fingerprint
+from runner import catalog, fingerprint, sources
 from runner.record import End, Start, Status
 
 if TYPE_CHECKING:
@@ -70,29 +70,36 @@ def bare_start(trial: Trial, number: int, device: str, threads: int, workload: W
     )
 
 
-def source_of(trial: Trial) -> dict[str, str]:
-    """File name, hash and text of the submission."""
+def source_of(trial: Trial) -> dict[str, Any]:
+    """File name, hash and text of the submission, and the hashes of modules beside it."""
     try:
         path = catalog.source(trial.submission)
         text = path.read_text(encoding="utf-8")
+        modules = catalog.modules(trial.submission)
     except (OSError, ValueError):
         return {}
-    return {"file": path.name, "sha256": hashlib.sha256(text.encode()).hexdigest(), "text": text}
+    content = {"file": path.name, "sha256": sources.identity(text.encode(), modules), "text": text}
+    return {**content, "modules": modules} if modules else content
 
 
 def ending(attempt: Attempt | None, status: Status, reason: str | None, trace: str | None, clock: Clock) -> End:
     if attempt is None:
         return End(status=status, step=0, seconds={}, bytes={}, reason=reason, traceback=trace)
     extra: dict[str, Any] = {}
+    sizes: dict[str, float] = {}
+    try:
+        sizes = attempt.bytes()
+        if attempt.device.type == "cpu" and status in ("reached", "missed"):
+            extra["weights_sha256"] = weights_sha256(attempt.training.model)
+    except Exception as error:  # the trial is over: what cannot be measured of it must not keep its end from the record
+        extra["unmeasured"] = f"{type(error).__name__}: {error}"
     if attempt.group.world > 1 and status != "failed":  # a failed rank must not wait for the others
-        extra["bytes_by_rank"] = attempt.group.gather(attempt.bytes())
-    if attempt.device.type == "cpu" and status in ("reached", "missed"):
-        extra["weights_sha256"] = weights_sha256(attempt.training.model)
+        extra["bytes_by_rank"] = attempt.group.gather(sizes)
     return End(
         status=status,
         step=attempt.training.t,
         seconds=clock.settle(),
-        bytes=attempt.bytes(),
+        bytes=sizes,
         reached=attempt.reached,
         reason=reason,
         traceback=trace,
@@ -105,5 +112,5 @@ def weights_sha256(model: nn.Module) -> str:
     """Hash of all parameters, to compare two runs bit for bit from their records."""
     digest = hashlib.sha256()
     for parameter in model.parameters():
-        digest.update(parameter.detach().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(parameter.detach().reshape(-1).view(torch.uint8).numpy().tobytes())  # a view of bytes needs an axis
     return digest.hexdigest()

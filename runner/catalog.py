@@ -15,11 +15,12 @@ import inspect
 import re
 import sys
 from importlib import metadata
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from runner import fields, sources
+from runner import fields, neighbours, sources
 from runner.trial import label
 
 if TYPE_CHECKING:
@@ -65,10 +66,25 @@ def submission_class(name_or_path: str) -> type[Submission]:
 
 @functools.cache
 def source_sha256(name_or_path: str) -> str | None:
-    """SHA-256 of the source text of a submission that is not one of ours, else None."""
+    """SHA-256 of the source of a submission that is not one of ours, else None: of its text, and of `modules` if there are any."""
     if name_or_path in _modules("submissions", _DEFINES_SUBMISSION):
         return None
-    return hashlib.sha256(source(name_or_path).read_bytes()).hexdigest()
+    return sources.identity(source(name_or_path).read_bytes(), modules(name_or_path))
+
+
+@functools.cache
+def modules(name_or_path: str) -> dict[str, str]:
+    """SHA-256 of each module that the file of a submission imports from its own folder; none of a submission that is installed."""
+    return _hashes(Path(name_or_path).resolve()) if name_or_path.endswith(".py") else {}
+
+
+def files(name_or_path: str) -> list[Path]:
+    """The file that defines a submission, and the modules that it imports from its own folder; none if they cannot be found."""
+    try:
+        path = source(name_or_path).resolve()
+        return [path, *(neighbours.beside(path).values() if name_or_path.endswith(".py") else ())]
+    except (OSError, ValueError):
+        return []
 
 
 def source(name_or_path: str) -> Path:
@@ -103,11 +119,16 @@ def registered(name: str) -> Workload:
 
 @functools.cache
 def workload_source_sha256(name: str) -> str | None:
-    """SHA-256 of the source text of a workload that is not one of ours, else None."""
+    """SHA-256 of the source of a workload that is not one of ours, as `source_sha256` is of a submission, else None."""
     cls = type(registered(name))
     if cls.__module__.startswith("workloads."):
         return None
-    return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
+    path = Path(inspect.getfile(cls))
+    return sources.identity(path.read_bytes(), _hashes(path) if ".py" in name else {})
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in neighbours.beside(path).items()}
 
 
 def workload(name: str, overrides: dict[str, Any] | None = None) -> Workload:
@@ -205,8 +226,13 @@ def _entry_points(group: str) -> dict[str, metadata.EntryPoint]:
 
 
 def forget(path: str) -> None:
-    """Drops what was loaded from files, for a program that edits them while it runs."""
-    for cached in (submission_class, source_sha256, registered, workload_source_sha256):
+    """Drops what was loaded from a file and from modules beside it, for a program that edits them while it runs."""
+    for cached in (submission_class, source_sha256, modules, registered, workload_source_sha256):
         cached.cache_clear()
-    for name in [name for name, module in sys.modules.items() if getattr(module, "__file__", None) == path]:
-        del sys.modules[name]
+    text = Path(path).resolve()
+    gone = {text, *neighbours.beside(text).values()}
+    gone |= {file.parent for file in gone}  # packages without a file keep the modules that were imported from them
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        if isinstance(spec, ModuleSpec) and not gone.isdisjoint(neighbours.places(spec)):
+            del sys.modules[name]

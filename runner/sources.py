@@ -1,7 +1,8 @@
 """Loading a user's Python file, and picking the one submission in a module.
 
 The module gets a name of its own and stands in `sys.modules` before it is executed: dataclasses look there for the types
-of their fields.
+of their fields. What it imports from its own folder is found there, after everything else that Python finds; a relative import
+takes the folder for a package.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import hashlib
 import importlib.util
 import inspect
 import sys
-import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from runner import hyperparameters
+from runner import faults, hyperparameters, neighbours
+from runner.trial import digest
 
 if TYPE_CHECKING:
     from submissions.base import Submission
@@ -26,16 +27,19 @@ def load(path: Path) -> ModuleType:
     """The module in a file, executed once for each version of its text.
 
     Raises:
-        ValueError: there is no such file, or it raises; the message has file and line.
+        ValueError: there is no such file, it raises (the message has file and line), or another module hides one beside it.
     """
     path = path.resolve()
     try:
         text = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); expected a Python file (`slimperf new FILE` writes one)") from None
-    name = f"slimperf_file_{path.stem}_{hashlib.sha256(str(path).encode() + text).hexdigest()[:12]}"
+    version = hashlib.sha256(str(path).encode() + text).hexdigest()[:12]
+    name = f"{_package(path.parent)}.{path.stem.replace('.', '_')}_{version}"
     if name in sys.modules:
         return sys.modules[name]
+    if neighbours.beside(path) and str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # last, so that nothing there stands in for an installed package
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None, path
     assert spec.loader is not None, path
@@ -45,8 +49,26 @@ def load(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the file is the user's: it may raise anything
         del sys.modules[name]
-        raise ValueError(f"{_where(error, path)}: {type(error).__name__}: {error} (the file stopped while it was imported)") from error
+        hint = "; expected it installed, or beside the file" if isinstance(error, ModuleNotFoundError) else ""
+        said = f"{type(error).__name__}: {error}{hint}"
+        raise ValueError(f"{_where(error, path)}: {said} (the file stopped while it was imported)") from error
     return module
+
+
+def identity(text: bytes, modules: dict[str, str]) -> str:
+    """SHA-256 of a file's text alone, or of that and of the hashes of the modules beside it that it imports."""
+    own = hashlib.sha256(text).hexdigest()
+    return digest([own, modules]) if modules else own
+
+
+def _package(folder: Path) -> str:
+    """The name of the package that relative imports from a folder start at; its `__init__.py`, if it has one, is not run."""
+    name = f"slimperf_folder_{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_loader(name, None, is_package=True)
+    assert spec is not None, name
+    spec.submodule_search_locations = [str(folder)]
+    sys.modules.setdefault(name, importlib.util.module_from_spec(spec))
+    return name
 
 
 def only_submission(module: ModuleType) -> type[Submission]:
@@ -113,5 +135,5 @@ def _line(cls: type) -> int:
 def _where(error: BaseException, path: Path) -> str:
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f"{path}, line {error.lineno}"
-    inside = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return f"{path}, line {inside[-1].lineno}" if inside else str(path)
+    inside = faults.place(error, [path])
+    return f"{path}, line {inside[1]}" if inside else str(path)
