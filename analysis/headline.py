@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis import notes, render, scores
 from analysis.palette import label
-from analysis.tables import RACE
+from analysis.tables import ENDED, RACE
 
 
 def overall(rankings: Sequence[scores.Ranking]) -> list[str]:
@@ -68,10 +68,16 @@ def _race(place: str, trials: pd.DataFrame, summary: pd.DataFrame, studies: pd.D
 
 def _nobody(place: str, trials: pd.DataFrame, summary: pd.DataFrame) -> str:
     running = int((trials["status"] == "running").sum())
-    known = summary.dropna(subset=["val_loss"]).sort_values("val_loss")
-    closest = ""
+    ends = trials[trials["status"] != "running"]
+    # What a submission has left that lost most of its trials are its luckiest.
+    kept = ends["status"].isin(ENDED).groupby(ends["submission"]).mean()
+    measured = summary.dropna(subset=["val_loss"]).sort_values("val_loss")
+    known = measured[measured["submission"].map(kept) > 0.5]
+    closest = " Every submission lost most of its trials before their end, so none is called closest." if len(measured) else ""
     if len(known):
         closest = f" Closest at the end was {label(known.iloc[0]['submission'])}, at {known.iloc[0]['val_loss']:.4g} nats/token."
+        lossy = [label(name) for name in measured["submission"] if name not in set(known["submission"])]
+        closest += f" Not counted: {notes.listed(lossy)}, of which most trials were lost before their end." if lossy else ""
     going = f" {running} of {len(trials)} trials are not finished." if running else ""
     return f"On {place}, no submission has reached the target in most of its trials.{closest}{going}"
 
@@ -104,5 +110,5 @@ def _margin(trials: pd.DataFrame, reached: pd.DataFrame, studies: pd.DataFrame |
     tied = [label(name) for name in board.index[board["tie_group"] == ahead["tie_group"]] if name != first["submission"]]
     certainty = f"{label(first['submission'])} comes first in {100 * ahead['p_first']:.0f} % of bootstrap draws"
     if tied:
-        return f"{distance}. At 95 % it is not told apart from {notes.listed(tied)}: {certainty}."
+        return f"{distance}. {certainty}; with {ahead['studies']} studies that does not tell it apart from {notes.listed(tied)} at 95 %."
     return f"{distance}, and at 95 % the two are told apart: {certainty}."

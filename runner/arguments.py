@@ -27,7 +27,8 @@ def add_adapter(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar=("NAME", "NAME=VALUE"),
-        help="train an adapter by the submission, such as lora rank=32 alpha=64; adapters are lora, peft, bottleneck, prefix, sora, sltrain, sst, lost, low_rank and switchlora",
+        help="train an adapter by the submission, such as lora rank=32 alpha=64; there are lora, peft, bottleneck, prefix, sora, sltrain,"
+        " sst, lost, low_rank and switchlora",
     )
 
 
