@@ -106,15 +106,17 @@ def _read(file: Path) -> Iterator[tuple[str, Array]]:
     length = int.from_bytes(data[:8], "little")
     try:
         header = json.loads(data[8 : 8 + length])
-    except ValueError:
-        raise ValueError(f"{file}: not a file of safetensors") from None
-    for name, entry in header.items():
-        if name == "__metadata__" or len(entry["shape"]) != 2:
-            continue
-        if entry["dtype"] not in {*DTYPES, "BF16"}:
-            raise ValueError(f"{file}: {name} is stored as {entry['dtype']}; expected one of {', '.join([*DTYPES, 'BF16'])}")
-        begin, end = entry["data_offsets"]
+        entries = [
+            (name, entry["dtype"], entry["shape"], *map(int, entry["data_offsets"]))
+            for name, entry in header.items()
+            if name != "__metadata__" and len(entry["shape"]) == 2
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(f"{file}: not a file of safetensors: no header with dtype, shape and data_offsets of every tensor") from None
+    for name, stored, shape, begin, end in entries:
+        if stored not in {*DTYPES, "BF16"}:
+            raise ValueError(f"{file}: {name} is stored as {stored}; expected one of {', '.join([*DTYPES, 'BF16'])}")
         if 8 + length + end > len(data):
             raise ValueError(f"{file} is cut off within {name}; fetch the checkpoint again")
-        kind = np.dtype(DTYPES.get(entry["dtype"], "<u2"))
-        yield name, np.frombuffer(data, kind, count=(end - begin) // kind.itemsize, offset=8 + length + begin).reshape(entry["shape"])
+        kind = np.dtype(DTYPES.get(stored, "<u2"))
+        yield name, np.frombuffer(data, kind, count=(end - begin) // kind.itemsize, offset=8 + length + begin).reshape(shape)

@@ -62,3 +62,11 @@ def test_what_is_refused(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(ValueError, match="is cut off within w"):
         intruders.tensors(file)
+
+
+@pytest.mark.parametrize("header", [{"w": {"dtype": "F32", "data_offsets": [0, 64]}}, {"w": [4, 4]}, {"w": {"shape": [4, 4]}}, ["w"]])
+def test_a_header_that_lacks_something_is_one_clear_message(header: object, tmp_path: Path) -> None:
+    text = json.dumps(header).encode()
+    (tmp_path / intruders.ONE_FILE).write_bytes(len(text).to_bytes(8, "little") + text + bytes(64))
+    with pytest.raises(ValueError, match=r"model\.safetensors: not a file of safetensors: no header with dtype, shape and data_offsets"):
+        intruders.tensors(tmp_path)
