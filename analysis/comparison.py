@@ -8,23 +8,26 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis import published, spread, tables
-from analysis.tables import CELL
+from analysis.tables import CELL, ENTRY, RACE
+
+NAMED = 3
+"""Of workloads and submissions, where naming all would hide what is said of them."""
 
 
 def perplexity(trials: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
-    """One row per workload, submission, and paper that has a value for it.
+    """One row per race (workload, ruleset, machine), submission, and paper that has a value for it.
 
     `val_ppl` is exact; `legacy_ppl` follows the papers' convention, and it is what `published` is compared with. Only a
     workload without overrides has published values: any change of it makes another experiment.
     """
-    result = trials[CELL].drop_duplicates()
+    result = trials[ENTRY].drop_duplicates()
     for name in ("val_ppl", "legacy_ppl"):
-        part = spread.over(tables.final(trials, points, name=name), name, by=CELL, logarithmic=True)
-        result = result.merge(part if name == "val_ppl" else part.drop(columns="n"), on=CELL, how="left")
+        part = spread.over(tables.final(trials, points, name=name), name, by=ENTRY, logarithmic=True)
+        result = result.merge(part if name == "val_ppl" else part.drop(columns="n"), on=ENTRY, how="left")
     theirs = published.headline("legacy_ppl").rename(columns={"value": "published"})
     result = result.merge(theirs[[*CELL, "published", "paper"]], on=CELL, how="left")
     result["relative_difference"] = result["legacy_ppl"] / result["published"] - 1
-    return result.sort_values(["workload", "val_ppl", "paper"], kind="stable", ignore_index=True)
+    return result.sort_values([*RACE, "val_ppl", "paper"], kind="stable", ignore_index=True)
 
 
 def estimates(table: pd.DataFrame) -> pd.DataFrame:
@@ -51,7 +54,12 @@ def predictions(measured: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame
     Args:
         measured: as `tables.memory` gives it.
         predicted: one row per workload and submission with the same `bytes_<part>` columns; `slimperf memory --csv` writes it.
+
+    Raises:
+        ValueError: the two have no part in common, or the predictions do not say of what they are.
     """
+    if missing := [key for key in CELL if key not in predicted.columns]:
+        raise ValueError(f"predictions have no column {missing[0]!r}; expected the file that `slimperf memory --csv` writes")
     parts = [name for name in measured.columns if name.startswith("bytes_") and name in predicted.columns]
     if not parts:
         raise ValueError(f"no part in common: measured {_parts(measured)}, predicted {_parts(predicted)}; see `slimperf memory --csv`")
@@ -63,6 +71,19 @@ def predictions(measured: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame
     result = long[0].merge(long[1], on=[*keys, "part"], how="inner")
     result["relative_difference"] = result["bytes_predicted"] / result["bytes_measured"] - 1
     return result.assign(part=result["part"].str.removeprefix("bytes_"))
+
+
+def unmatched(measured: pd.DataFrame, predicted: pd.DataFrame) -> str:
+    """What to say where `predictions` finds no row: of what the predictions are, and what was measured."""
+    return (
+        f"The predictions are not shown: they are of {_cells(predicted)}, measured were {_cells(measured)}. "
+        "`slimperf memory --workload NAME --submissions NAME --csv FILE` predicts what was measured."
+    )
+
+
+def _cells(table: pd.DataFrame) -> str:
+    cells = [f"{row.submission} on {row.workload}" for row in table[CELL].drop_duplicates().itertuples()]
+    return ", ".join(cells[:NAMED]) + (f" and {len(cells) - NAMED} more" if len(cells) > NAMED else "")
 
 
 def _parts(table: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import comparison, curves, efficiency, figures, palette, pareto, power, profiles, scores, spread, tables, times
-from analysis.embedding import Figure, Section, Table, slug
+from analysis.embedding import Figure, Section, Table
 from analysis.tables import CELL
 
 SHOWN = 60
@@ -46,7 +46,7 @@ def result(best: pd.DataFrame, summary: pd.DataFrame, styles: palette.Styles) ->
             drawing = figures.time_to_target(rows, column, styles=styles)
             data = spread.times(rows, column, by=CELL)
             caption = f"{words} to target on {where}."
-            drawings.append(Figure(name=f"{words.lower()}-{slug(where)}", caption=caption, drawing=drawing, data=data))
+            drawings.append(Figure(name=f"{words.lower()}-{where}", caption=caption, drawing=drawing, data=data))
     return Section(
         anchor="result",
         title="Time to target",
@@ -68,7 +68,7 @@ def training(best: pd.DataFrame, points: pd.DataFrame, styles: palette.Styles) -
             table = curves.thinned(rows, points, name=name, x="step" if x == "step" else "seconds")
             drawing = figures.curves(table, targets=targets, styles=styles)
             caption = f"{figures.VALUES[name].split(' (')[0].capitalize()} on {where} against {words}."
-            drawings.append(Figure(name=f"loss-{x}-{slug(where)}", caption=caption, drawing=drawing, data=table))
+            drawings.append(Figure(name=f"loss-{x}-{where}", caption=caption, drawing=drawing, data=table))
     text = () if drawings else ("No loss has been recorded yet.",)
     return Section(anchor="curves", title="Training curves", text=text, figures=tuple(drawings))
 
@@ -78,7 +78,7 @@ def score(rankings: Sequence[scores.Ranking], styles: palette.Styles) -> Section
     parts, drawings, notes = [], [], list[str]()
     for ruleset, fingerprint, studies, board in rankings:
         notes += [note for note in board.attrs["notes"] if note not in notes]
-        name = f"score-{ruleset}-{fingerprint[:12]}"
+        name = f"score-{ruleset}-{fingerprint}"
         pairs = power.seeds(studies)
         notes += [note for note in power.line(pairs) if note not in notes][:SENTENCES]
         shown = board.rename(columns={"low": "score_low", "high": "score_high"}).drop(columns=["rank_low", "rank_high"], errors="ignore")
@@ -131,10 +131,10 @@ def speedup(trials: pd.DataFrame, points: pd.DataFrame, summary: pd.DataFrame, s
         if len(law):
             drawing = figures.scaling(table, y=name, baseline=baseline, styles=styles)
             words = "Data efficiency" if name == "speedup" else "Speed-up in time to target"
-            drawings.append(Figure(name=f"scaling-{slug(name)}", caption=f"{words} against model size.", drawing=drawing, data=table))
+            drawings.append(Figure(name=f"scaling-{name}", caption=f"{words} against model size.", drawing=drawing, data=table))
             caption = f"{words} as a power law of the model's size: its exponent with a 95 % interval, which needs three sizes."
             shown = law.rename(columns={"low": "exponent_low", "high": "exponent_high"})
-            parts.append(Table(name=f"trend-{slug(name)}", caption=caption, data=law, shown=shown))
+            parts.append(Table(name=f"trend-{name}", caption=caption, data=law, shown=shown))
     return Section(anchor="speedup", title=f"Speed-up over {baseline}", tables=tuple(parts), figures=tuple(drawings))
 
 
@@ -145,12 +145,13 @@ def perplexity(best: pd.DataFrame, points: pd.DataFrame) -> Section | None:
         return None
     caption = (
         "Geometric mean over seeds with its 95 % interval, at the end of each trial: at the end of the budget, or at the target where "
-        "trials stop there. The second column follows the convention of published perplexities, which divides the loss by one token "
-        "too many."
+        "trials stop there. The second column follows the convention of published perplexities, which divides the summed losses of N "
+        "evaluation batches by N + 1, one batch too many."
     )
     shown = table if table["published"].notna().any() else table.drop(columns=["published", "paper", "relative_difference"])
     if "published" in shown:
         caption += " Published values come from their papers, not from us; the difference is ours over theirs in that convention."
+    shown = shown.drop(columns=[name for name in ("ruleset", "fingerprint") if shown[name].nunique() == 1])
     part = Table(name="perplexity", caption=caption, data=table, shown=tables.filled(shown))
     return Section(anchor="perplexity", title="Perplexity", tables=(part,))
 
@@ -163,19 +164,21 @@ def memory(best: pd.DataFrame, predicted: pd.DataFrame | None) -> Section | None
         return None
     caption = "Measured bytes by part, median over trials. The peak is that of the process or device, whatever else it holds."
     shown = [Table(name="memory", caption=caption, data=measured, shown=tables.filled(measured.drop(columns="configuration")))]
-    if predicted is not None:
-        beside = comparison.predictions(measured, predicted)
+    text: tuple[str, ...] = ()
+    if predicted is not None and len(beside := comparison.predictions(measured, predicted)):
         shown.append(Table(name="memory-predicted", caption="Prediction from shapes alone beside the measurement.", data=beside))
+    elif predicted is not None:
+        text = (comparison.unmatched(measured, predicted),)
     ranks = best.drop_duplicates(CELL).reindex(columns=[*CELL, "hp.rank"])
     if {"bytes_weights", "bytes_state"} <= set(parts) and len(estimates := comparison.estimates(measured.merge(ranks, on=CELL))):
         caption = "Weights and optimizer state beside the papers' own estimates, whose unit and accounting are not stated exactly."
         shown.append(Table(name="memory-published", caption=caption, data=estimates))
     drawings = [
-        Figure(name=f"memory-{slug(workload)}", caption=f"Memory by part on {workload}.", drawing=figures.memory(rows), data=rows)
+        Figure(name=f"memory-{workload}", caption=f"Memory by part on {workload}.", drawing=figures.memory(rows), data=rows)
         for workload, rows in measured.groupby("workload", sort=False)
         if any(part in figures.PARTS and rows[part].notna().any() for part in parts)
     ]
-    return Section(anchor="memory", title="Memory", tables=tuple(shown), figures=tuple(drawings))
+    return Section(anchor="memory", title="Memory", text=text, tables=tuple(shown), figures=tuple(drawings))
 
 
 def capped(trials: pd.DataFrame, styles: palette.Styles) -> Iterator[Figure]:
@@ -184,7 +187,7 @@ def capped(trials: pd.DataFrame, styles: palette.Styles) -> Iterator[Figure]:
         table = pareto.curve(rows)
         if table["cap"].nunique() > 1:
             caption = f"Score if no trial may need more than a cap on memory; {ruleset} tuning, machine {machine}."
-            name = f"cap-{ruleset}-{slug(machine)}"
+            name = f"cap-{ruleset}-{machine}"
             yield Figure(name=name, caption=caption, drawing=figures.score_against(table, "cap", styles=styles), data=table)
 
 
@@ -194,7 +197,7 @@ def tradeoff(summary: pd.DataFrame, styles: palette.Styles) -> Iterator[Figure]:
         known = rows[np.isfinite(rows["reached_seconds"]) & rows["bytes_peak"].notna()]
         if len(known) > 1:
             caption = f"Time to target against peak memory on {workload}, {ruleset} tuning, machine {machine}; lower left is better."
-            name = f"pareto-{slug(workload)}-{ruleset}-{slug(machine)}"
+            name = f"pareto-{workload}-{ruleset}-{machine}"
             yield Figure(name=name, caption=caption, drawing=figures.pareto(rows, styles=styles), data=rows)
 
 
