@@ -202,6 +202,20 @@ def test_mistaken_folder_is_one_clear_line(tmp_path: Path, capsys: pytest.Captur
     assert "no such folder" in capsys.readouterr().err
 
 
+def test_predictions_of_something_else_are_named_not_shown(tmp_path: Path) -> None:
+    records.quickstart(tmp_path, submissions=("adam",))
+    digest = report.digest(*load.study(tmp_path))
+    predicted = pd.DataFrame({"workload": "llama_60m", "submission": [f"s{k}" for k in range(5)], "bytes_state": 1.0})
+    [memory] = [part for part in report.contents(digest, predicted=predicted) if part.anchor == "memory"]
+    words = "The predictions are not shown: they are of s0 on llama_60m, s1 on llama_60m, s2 on llama_60m and 2 more, measured were adam on"
+    assert memory.text[0].startswith(words)
+    assert "memory-predicted" not in [table.name for table in memory.tables]
+    predicted = pd.DataFrame({"workload": ["llama_nano"], "submission": "adam", "bytes_state": 1.0})
+    [memory] = [part for part in report.contents(digest, predicted=predicted) if part.anchor == "memory"]
+    assert memory.text == ()
+    assert "memory-predicted" in [table.name for table in memory.tables]
+
+
 def test_report_does_not_load_torch(study: Path) -> None:
     code = "import sys; from analysis import report, figures; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

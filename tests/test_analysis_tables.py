@@ -158,6 +158,8 @@ def test_memory_estimates_and_predictions() -> None:
     assert beside["relative_difference"].to_dict() == {"weights": 0.0, "state": 0.5}
     with pytest.raises(ValueError, match="no part in common: measured bytes_weights, bytes_state, predicted none"):
         comparison.predictions(measured, measured[["workload", "submission"]])
+    with pytest.raises(ValueError, match="no column 'workload'; expected the file that `slimperf memory --csv` writes"):
+        comparison.predictions(measured, measured.drop(columns="workload"))
 
 
 def test_thinned_curve_is_a_median_that_most_trials_support() -> None:
