@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis import figures, palette, spread, tables
-from analysis.embedding import Figure, Section, Table, slug
+from analysis.embedding import Figure, Section, Table
 from analysis.tables import CELL
+from runner.record import FINISHED
 
 MOST = 6
 """Figures of one kind, so that a sweep over everything still makes a page that can be read."""
@@ -22,7 +23,8 @@ def section(trials: pd.DataFrame, points: pd.DataFrame, spent: pd.DataFrame, sty
     note = "Everything that was run for each submission, whatever came of it."
     if spent["edge"].notna().any():
         note += " The last column names best values at the border of what was tried."
-    final = tables.final(trials, points, name="val_loss")
+    # A trial that still runs has no result either, and is not lost.
+    final = tables.final(trials[trials["status"].isin(FINISHED)], points, name="val_loss")
     drawings = [*itertools.islice(curves(final, styles), MOST), *itertools.islice(maps(final), MOST)]
     table = Table(name="tuning", caption=note, data=spent, shown=tables.filled(spent))
     return Section(anchor="tuning", title="Tuning budget", tables=(table,), figures=tuple(drawings))
@@ -40,8 +42,8 @@ def curves(final: pd.DataFrame, styles: palette.Styles) -> Iterator[Figure]:
             lowest = tables.lowest(rows, x=x, y=y)
             drawing = figures.against(lowest, x=x, y=y, styles=styles)
             caption = f"{words} on {workload} against {x.removeprefix('hp.')}, every other hyperparameter at its best."
-            data = spread.over(lowest, y, by=["submission", x])
-            yield Figure(name=f"against-{slug(x)}-{slug(workload)}", caption=caption, drawing=drawing, data=data)
+            data = spread.surviving(lowest, y, by=["submission", x])
+            yield Figure(name=f"against-{x}-{workload}", caption=caption, drawing=drawing, data=data)
 
 
 def maps(final: pd.DataFrame) -> Iterator[Figure]:
@@ -57,8 +59,8 @@ def maps(final: pd.DataFrame) -> Iterator[Figure]:
             drawing = figures.heatmap(lowest, x=across, y=down, value=y)
             names = f"{down.removeprefix('hp.')} and {across.removeprefix('hp.')}"
             caption = f"{words} of {submission} on {workload} over {names}; darker is smaller. All else at its best."
-            data = spread.over(lowest, y, by=[down, across])
-            name = f"map-{slug(down)}-{slug(across)}-{slug(submission)}-{slug(workload)}"
+            data = spread.surviving(lowest, y, by=[down, across])
+            name = f"map-{down}-{across}-{submission}-{workload}"
             yield Figure(name=name, caption=caption, drawing=drawing, data=data)
 
 

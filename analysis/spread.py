@@ -6,6 +6,7 @@ three values cannot leave their range. One value gives no interval.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,11 +16,19 @@ from scipy import stats
 LEVEL = 0.95
 
 
-def over(table: pd.DataFrame, column: str, *, by: Sequence[str], logarithmic: bool = False) -> pd.DataFrame:
+def over(
+    table: pd.DataFrame,
+    column: str,
+    *,
+    by: Sequence[str],
+    logarithmic: bool = False,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> pd.DataFrame:
     """One row per group of `by`: `column` (mean), `<column>_low`, `<column>_high`, `n` (how many finite values).
 
     Args:
         logarithmic: geometric mean and interval, for times and other positive numbers that compare by ratio.
+        within: what values are possible, such as -1 to 1 for a correlation; an interval ends there.
     """
     values = table[column].astype(float).where(np.isfinite(table[column].astype(float)))
     work = table[list(by)].assign(**{column: np.log(values) if logarithmic else values})
@@ -29,7 +38,24 @@ def over(table: pd.DataFrame, column: str, *, by: Sequence[str], logarithmic: bo
     ends = {column: result["mean"], f"{column}_low": result["mean"] - half, f"{column}_high": result["mean"] + half}
     if logarithmic:
         ends = {name: np.exp(end) for name, end in ends.items()}
+    ends = {name: end.clip(*within) for name, end in ends.items()}
     return result[list(by)].assign(**ends, n=result["count"])
+
+
+def surviving(table: pd.DataFrame, column: str, *, by: Sequence[str]) -> pd.DataFrame:
+    """As `over`, and how many trials were `lost`: have no value, because they diverged, say, or missed the target.
+
+    Where some were, the middle is the median with those infinite, and there is no interval: a mean over the rest would
+    reward losing trials. It is infinite where half of them or more were lost.
+    """
+    values = table[column].astype(float).where(np.isfinite(table[column].astype(float)))
+    result = over(table, column, by=by)
+    work = table[list(by)].assign(_value=values.fillna(np.inf), _lost=values.isna())
+    groups = work.groupby(list(by), dropna=False, sort=False, observed=True)
+    rest = groups.agg(median=("_value", "median"), lost=("_lost", "sum")).reset_index()
+    whole = rest["lost"] == 0
+    ends = {f"{column}{end}": result[f"{column}{end}"].where(whole) for end in ("_low", "_high")}
+    return result.assign(**{column: result[column].where(whole, rest["median"])}, **ends, lost=rest["lost"])
 
 
 def half_width(deviation: np.ndarray, n: np.ndarray) -> np.ndarray:

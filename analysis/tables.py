@@ -69,15 +69,17 @@ def best(trials: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
 
 
 def lowest(final: pd.DataFrame, *, x: str | Sequence[str], y: str) -> pd.DataFrame:
-    """For each submission and value of `x` (one column or several), the trials of the configuration with the lowest mean of `y`.
+    """For each submission and value of `x` (one column or several), the trials of the best configuration: the lowest mean of `y`.
 
-    What a curve over one hyperparameter shows when others were varied too: each at its best.
+    One of which trials were lost (have no `y`) comes after all whose trials came through, the fewest losses first. What a curve over one
+    hyperparameter shows when others were varied too: each at its best.
     """
     places = [x] if isinstance(x, str) else list(x)
     table = configured(final.dropna(subset=places))
     keys = [*CELL, *places, "configuration"]
-    means = table.groupby(keys, sort=False)[y].mean().reset_index().sort_values(y, kind="stable")
-    return table.merge(means.drop_duplicates([*CELL, *places])[keys], on=keys)
+    ranked = table.assign(_lost=table[y].isna()).groupby(keys, sort=False)[["_lost", y]].mean().reset_index()
+    first = ranked.sort_values(["_lost", y], kind="stable").drop_duplicates([*CELL, *places])
+    return table.merge(first[keys], on=keys)
 
 
 def summary(trials: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,8 @@ one the distance is sqrt(2 (1 - cosine)): it repeats the cosine. The raw ratio s
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 from scipy import stats
 
@@ -14,6 +16,8 @@ from analysis import probes, similarity, spread
 PREFIX = "shadow."
 PAIRS = (("R", "G"), ("R", "E"), ("G", "E"))
 MEASURES = ("cosine", "distance_normalised", "distance", "ratio", "spearman")
+BOUNDS = {"cosine": (-1.0, 1.0), "distance_normalised": (0.0, 2.0), "distance": (0.0, math.inf), "spearman": (-1.0, 1.0)}
+"""What values of a measure are possible."""
 SLACK = (1e-5, 1e-6)
 """Of the bound: relative to its right side, and to phi^2, for rounding in fp32."""
 
@@ -73,7 +77,8 @@ def averaged(by_step: pd.DataFrame, *, after: int = 0) -> pd.DataFrame:
     means = by_step[by_step["step"] > after].groupby([*keys, "seed"], sort=False)[list(MEASURES)].mean().reset_index()
     result = means[keys].drop_duplicates()
     for measure in MEASURES:
-        over = spread.over(means, measure, by=keys, logarithmic=measure == "ratio")
+        within = BOUNDS.get(measure, (-math.inf, math.inf))
+        over = spread.over(means, measure, by=keys, logarithmic=measure == "ratio", within=within)
         result = result.merge(over if measure == MEASURES[0] else over.drop(columns="n"), on=keys)
     return result.rename(columns={"n": "seeds"}).sort_values(["basis", "rank"], kind="stable", ignore_index=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -28,6 +30,7 @@ def memory(table: pd.DataFrame) -> Figure:
         raise ValueError(f"no column of memory by part; expected some of {', '.join(PARTS)}")
     groups = list(table.groupby("workload", sort=False))
     most = max(len(rows) for _, rows in groups)
+    entries: dict[str, Any] = {}
     with canvas.house_style():
         figure, panels = canvas.panels(len(groups), height=1.4 + 0.32 * most)
         for axes, (workload, rows) in zip(panels, groups, strict=True):
@@ -38,12 +41,12 @@ def memory(table: pd.DataFrame) -> Figure:
             for part in parts:
                 name, colour = PARTS[part]
                 width = ordered[part].fillna(0.0) / factor
-                axes.barh(ordered.index, width, left=left, height=0.62, color=colour, label=name)
+                entries[name] = axes.barh(ordered.index, width, left=left, height=0.62, color=colour)
                 left += width
-            axes.plot(peaks / factor, peaks.index, "|", color=palette.INK, markersize=13, markeredgewidth=1.6, label="measured peak")
+            (entries["measured peak"],) = axes.plot(peaks / factor, peaks.index, "|", color=palette.INK, markersize=13, markeredgewidth=1.6)
             axes.set_yticks(ordered.index, list(ordered["submission"]))
             axes.set(title=workload, xlabel=f"memory ({unit})", ylim=(len(ordered) - 0.45, -0.55))
             axes.grid(visible=False, axis="y")
             axes.margins(x=0.06)
-        canvas.legend(figure, panels, columns=3)
+        canvas.legend(figure, entries, columns=3)
     return figure

@@ -26,14 +26,16 @@ def time_to_target(trials: pd.DataFrame, column: str = "reached_seconds", *, sty
     most = max(rows["submission"].nunique() for _, rows in groups)
     with canvas.house_style():
         figure, panels = canvas.panels(len(groups), height=1.15 + 0.32 * most)
+        cut = False
         for axes, (workload, rows) in zip(panels, groups, strict=True):
-            _race(axes, rows, column, styles)
+            cut |= _race(axes, rows, column, styles)
             axes.set(title=workload, xlabel=LABELS.get(column, column))
-        canvas.note(figure, "large: median over trials, with its 95 % interval; small: single trials")
+        canvas.note(figure, "large: median over trials, with its 95 % interval; small: single trials", cut=cut)
     return figure
 
 
-def _race(axes: Axes, trials: pd.DataFrame, column: str, styles: palette.Styles) -> None:
+def _race(axes: Axes, trials: pd.DataFrame, column: str, styles: palette.Styles) -> bool:
+    """One panel; whether an interval goes on beyond it."""
     table = spread.times(trials, column, by=["submission"]).sort_values(column, kind="stable", ignore_index=True)
     for place, (_, row) in enumerate(table.iterrows()):
         name, centre = str(row["submission"]), float(row[column])
@@ -52,11 +54,11 @@ def _race(axes: Axes, trials: pd.DataFrame, column: str, styles: palette.Styles)
     axes.set_yticks(range(len(table)), list(table["submission"]))
     axes.set_ylim(len(table) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
-    ends = table[[column, f"{column}_low", f"{column}_high"]].to_numpy(float)
-    if np.isfinite(ends).any():
-        axes.set_xlim(0, ends[np.isfinite(ends)].max() * 1.08)
-    else:
+    times = trials[column].astype(float)
+    if not np.isfinite(times).any():
         axes.set_xticks([])
+        return False
+    return canvas.frame(axes, times, table[f"{column}_low"], table[f"{column}_high"], places=table.index, floor=0.0)
 
 
 def profile(table: pd.DataFrame, *, styles: palette.Styles | None = None) -> Figure:
@@ -65,15 +67,15 @@ def profile(table: pd.DataFrame, *, styles: palette.Styles | None = None) -> Fig
     Args:
         table: columns `submission`, `tau` (time over the fastest), `fraction` (of workloads), as `profiles.profile` gives it.
     """
-    styles = styles or palette.assign(table["submission"])
+    styles, entries = styles or palette.assign(table["submission"]), {}
     with canvas.house_style():
         figure, (axes,) = canvas.panels(1)
         for name, rows in table.groupby("submission", sort=False):
             style = styles[str(name)]
-            axes.step(rows["tau"], rows["fraction"], where="post", color=style.colour, linestyle=style.dash, label=name)
+            (entries[str(name)],) = axes.step(rows["tau"], rows["fraction"], where="post", color=style.colour, linestyle=style.dash)
         axes.set(xlabel="time over the fastest time (ratio)", ylabel="share of workloads solved", ylim=(-0.03, 1.05))
         axes.set_xlim(1.0, float(table["tau"].max()))
-        canvas.legend(figure, [axes])
+        canvas.legend(figure, entries)
     return figure
 
 
@@ -99,15 +101,15 @@ def scores(table: pd.DataFrame, *, styles: palette.Styles | None = None) -> Figu
 
 def score_against(table: pd.DataFrame, x: str, *, styles: palette.Styles | None = None) -> Figure:
     """Score as a staircase over a limit, such as a cap on memory. Columns: `submission`, `x`, `score`; as `pareto.curve` gives."""
-    styles = styles or palette.assign(table["submission"])
+    styles, entries = styles or palette.assign(table["submission"]), {}
     with canvas.house_style():
         figure, (axes,) = canvas.panels(1)
         factor, label = _scaled(table[x], x)
         for name, rows in table.sort_values(x).groupby("submission", sort=False):
             style = styles[str(name)]
-            axes.step(rows[x] * factor, rows["score"], where="post", color=style.colour, linestyle=style.dash, label=name)
+            (entries[str(name)],) = axes.step(rows[x] * factor, rows["score"], where="post", color=style.colour, linestyle=style.dash)
         axes.set(xlabel=label, ylabel="score (1: fastest everywhere)", ylim=(-0.03, 1.05))
-        canvas.legend(figure, [axes])
+        canvas.legend(figure, entries)
     return figure
 
 
@@ -117,7 +119,7 @@ def pareto(table: pd.DataFrame, *, x: str = "bytes_peak", y: str = "reached_seco
     Args:
         table: what `tables.summary` gives, for one workload; rows without both values are left out.
     """
-    styles = styles or palette.assign(table["submission"])
+    styles, entries = styles or palette.assign(table["submission"]), {}
     known = table[np.isfinite(table[x].astype(float)) & np.isfinite(table[y].astype(float))].sort_values([x, y])
     known = fronts.front(known, axes=(x, y), within=None)
     front = known[known["front"]]
@@ -130,11 +132,13 @@ def pareto(table: pd.DataFrame, *, x: str = "bytes_peak", y: str = "reached_seco
             place = (row[x] * across, row[y] * up)
             if f"{y}_low" in row and np.isfinite(row[f"{y}_low"]):
                 axes.vlines(place[0], row[f"{y}_low"] * up, row[f"{y}_high"] * up, color=style.colour, linewidth=1.6)
-            axes.plot(*place, style.marker, color=style.colour, markersize=7, linestyle="none", label=row["submission"])
+            (entries[row["submission"]],) = axes.plot(*place, style.marker, color=style.colour, markersize=7, linestyle="none")
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.margins(0.12)
-        canvas.note(figure, "line: submissions that none beats in both; bars: 95 % interval")
-        canvas.legend(figure, [axes])
+        lows, highs = (known.get(f"{y}_{end}", pd.Series(np.nan, index=known.index)) * up for end in ("low", "high"))
+        cut = len(known) > 0 and canvas.frame(axes, known[y] * up, lows, highs, places=known[x] * across, axis="y")
+        canvas.note(figure, "line: submissions that none beats in both; bars: 95 % interval", cut=cut)
+        canvas.legend(figure, entries)
     return figure
 
 

@@ -20,13 +20,13 @@ def scaling(table: pd.DataFrame, *, y: str = "speedup", baseline: str = "the bas
     """
     styles = styles or palette.assign(table["submission"])
     known = table.dropna(subset=[y, "parameters"])
-    fitted = efficiency.line(known, y=y)
+    fitted, entries = efficiency.line(known, y=y), {}
     with canvas.house_style():
         figure, (axes,) = canvas.panels(1)
         axes.axhline(1, color=palette.MUTED, linewidth=0.9)
         for name, rows in known.groupby("submission", sort=False):
             style = styles[str(name)]
-            axes.plot(rows["parameters"], rows[y], style.marker, color=style.colour, label=name)
+            (entries[str(name)],) = axes.plot(rows["parameters"], rows[y], style.marker, color=style.colour)
             law = fitted[fitted["submission"] == name]
             axes.plot(law["parameters"], law[y], color=style.colour, linestyle=style.dash, linewidth=1.3)
             if law[f"{y}_low"].notna().any():
@@ -38,7 +38,7 @@ def scaling(table: pd.DataFrame, *, y: str = "speedup", baseline: str = "the bas
         axes.set_xticks([], minor=True)
         axes.margins(x=0.08, y=0.12)
         canvas.note(figure, "line: power law by least squares; band: its 95 % interval, from three sizes on")
-        canvas.legend(figure, [axes])
+        canvas.legend(figure, entries)
     return figure
 
 

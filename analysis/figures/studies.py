@@ -14,8 +14,6 @@ from analysis import palette, spread
 from analysis.figures import canvas
 from analysis.figures.training import VALUES
 
-REACH = 1.0
-"""How far an interval may widen a frame, in ranges of the trials."""
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
@@ -39,25 +37,11 @@ def bars(runs: pd.DataFrame, *, y: str, by: str = "variant", line: str | None = 
             axes.axvline(
                 float(table.loc[table[by] == line, y].iloc[0]), color=palette.MUTED, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1
             )
-        cut = _frame(axes, runs[y].astype(float), table[f"{y}_low"], table[f"{y}_high"])
+        cut = canvas.frame(axes, runs[y].astype(float), table[f"{y}_low"], table[f"{y}_high"], places=range(len(table)))
         axes.set_yticks(range(len(table)), [str(value) for value in table[by]])
         axes.set(xlabel=VALUES.get(y, y.replace("_", " ")), ylim=(len(table) - 0.45, -0.55))
-        canvas.note(figure, "dots: trials; circle and bar: mean and 95 % interval over seeds" + ("; arrow: it goes on" if cut else ""))
+        canvas.note(figure, "dots: trials; circle and bar: mean and 95 % interval over seeds", cut=cut)
     return figure
-
-
-def _frame(axes: Axes, dots: pd.Series, lows: pd.Series, highs: pd.Series) -> bool:
-    """Limits of x that show every dot and its interval; one far wider than all dots ends in an arrow, and the answer is True."""
-    span = float(dots.max() - dots.min()) or 0.01 * float(dots.max())
-    low = max(min(dots.min(), lows.min()), dots.min() - REACH * span)
-    high = min(max(dots.max(), highs.max()), dots.max() + REACH * span)
-    margin = 0.04 * max(high - low, span)
-    axes.set_xlim(low - margin, high + margin)
-    beyond = [(low, "<", lows < low), (high, ">", highs > high)]
-    for end, marker, those in beyond:
-        places = np.flatnonzero(those.to_numpy(bool))
-        axes.plot([end] * len(places), places, marker, color=palette.INK, markersize=5, zorder=3)
-    return any(bool(those.any()) for _, _, those in beyond)
 
 
 def scatter(x: pd.Series, y: pd.Series, *, names: tuple[str, str]) -> Figure:
@@ -68,6 +52,7 @@ def scatter(x: pd.Series, y: pd.Series, *, names: tuple[str, str]) -> Figure:
     """
     roles = [_role(str(name)) for name in x.index]
     kinds = sorted(set(roles))
+    entries = {}
     with canvas.house_style():
         figure, panels = canvas.panels(2, width=4.2, height=3.9)
         for axes, (across, up), what in (
@@ -77,12 +62,13 @@ def scatter(x: pd.Series, y: pd.Series, *, names: tuple[str, str]) -> Figure:
             for slot, kind in enumerate(kinds):
                 mine = np.array([role == kind for role in roles])
                 style = palette.Style(slot=slot)
-                axes.plot(across[mine], up[mine], style.marker, color=style.colour, linestyle="none", label=kind)
+                (entries[kind],) = axes.plot(across[mine], up[mine], style.marker, color=style.colour, linestyle="none")
             ends = [min(across.min(), up.min()), max(across.max(), up.max())]
             axes.plot(ends, ends, color=palette.MUTED, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
             axes.set(xlabel=f"{what}, {names[0]}", ylabel=f"{what}, {names[1]}")
-        panels[0].set(xscale="log", yscale="log")
-        canvas.legend(figure, panels, columns=7)
+        for axis in "xy":
+            canvas.logarithmic(panels[0], axis)
+        canvas.legend(figure, entries, columns=7)
         canvas.note(figure, "dashed: equal values")
     return figure
 
@@ -106,20 +92,21 @@ def ratios(x: pd.Series, y: pd.Series, *, names: tuple[str, str]) -> Figure:
 def series(table: pd.DataFrame, *, y: str, hue: str, label: str, panel: str | None = None, logarithmic: bool = False) -> Figure:
     """`y` over `step`: a line per value of `hue` (mean over all other rows of a step), a panel per value of `panel`."""
     groups = [(None, table)] if panel is None else list(table.groupby(panel, sort=True))
-    names = list(dict.fromkeys(table[hue]))
+    names, entries = list(dict.fromkeys(table[hue])), {}
     with canvas.house_style():
         figure, panels = canvas.panels(len(groups))
         for axes, (title, rows) in zip(panels, groups, strict=True):
             for slot, name in enumerate(names):
                 means = rows[rows[hue] == name].groupby("step")[y].mean()
                 style = palette.Style(slot=slot)
-                axes.plot(means.index, means, color=style.colour, linestyle=style.dash, marker=style.marker, markersize=3, label=str(name))
+                look = {"color": style.colour, "linestyle": style.dash, "marker": style.marker, "markersize": 3}
+                (entries[str(name)],) = axes.plot(means.index, means, **look)
             axes.set(xlabel="optimizer steps", ylabel=label)
             if title is not None:
                 axes.set_title(str(title))
             if logarithmic:
-                axes.set_yscale("log")
-        canvas.legend(figure, panels)
+                canvas.logarithmic(axes, "y")
+        canvas.legend(figure, entries)
     return figure
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from analysis import palette
 from analysis.figures import canvas
@@ -35,29 +36,30 @@ def curves(table: pd.DataFrame, *, targets: Mapping[str, float] | None = None, s
     groups = list(table.groupby("workload", sort=False))
     if not groups:
         raise ValueError("no curve to draw: the table has no rows; was the value recorded as a point by any of the trials?")
+    entries: dict[str, Line2D] = {}
     with canvas.house_style():
         figure, panels = canvas.panels(len(groups))
         for axes, (workload, rows) in zip(panels, groups, strict=True):
-            _panel(axes, rows, x, name, styles)
+            entries |= _panel(axes, rows, x, name, styles)
             if targets and np.isfinite(targets.get(str(workload), np.nan)):
                 _target(axes, targets[str(workload)])
             axes.set(title=workload, xlabel=AXES[x], ylabel=VALUES.get(name, name))
-        canvas.legend(figure, panels)
+        canvas.legend(figure, entries)
         if table["n"].max() > 1:
             canvas.note(figure, f"line: median of up to {table['n'].max()} trials; band: 5th to 95th percentile")
     return figure
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, x: str, name: str, styles: palette.Styles) -> None:
+def _panel(axes: Axes, rows: pd.DataFrame, x: str, name: str, styles: palette.Styles) -> dict[str, Line2D]:
     scale = 1e-6 if x == "tokens" else 1.0
-    tops = []
+    tops, lines = [], {}
     # In reverse, so that the first of the table (the fastest) is drawn on top; the legend keeps the table's order.
     for order, (submission, curve) in enumerate(rows.groupby("submission", sort=False)):
         style, places = styles[str(submission)], curve[x] * scale
-        line = {"color": style.colour, "linestyle": style.dash, "label": submission, "zorder": 3 - order / 100}
+        line = {"color": style.colour, "linestyle": style.dash, "zorder": 3 - order / 100}
         if len(curve) == 1:
             line |= {"marker": style.marker}
-        axes.plot(places, curve[name], **line)
+        (lines[str(submission)],) = axes.plot(places, curve[name], **line)
         if curve["n"].max() > 1:
             axes.fill_between(places, curve[f"{name}_low"], curve[f"{name}_high"], color=style.colour, alpha=0.18, linewidth=0)
         span = rows[x].max() * 0.1 * scale
@@ -67,6 +69,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, x: str, name: str, styles: palette.St
     if high > low:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.03 * (high - low))
     axes.set_xlim(left=0)
+    return lines
 
 
 def _target(axes: Axes, value: float) -> None:
