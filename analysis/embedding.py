@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
@@ -19,6 +21,8 @@ COLOURS = {
     palette.GRID: "var(--grid)",
 }
 """Colours of the paper version, and the page's variables that take their place in light and dark."""
+LONGEST = 120
+"""Bytes of a name, so that a file's stays well below what file systems take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +75,31 @@ def inline(figure: Figure, *, colours: Mapping[str, str] = COLOURS) -> str:
     return text.replace("<svg", f'<svg role="img" aria-labelledby="{figure.name}-caption"', 1)
 
 
-def slug(name: object) -> str:
-    """A name as part of an identifier or a file's name."""
-    return "".join(letter if letter.isalnum() else "-" for letter in str(name)).strip("-")
+def distinct(sections: Iterable[Section]) -> list[Section]:
+    """The same sections, each table and figure with a name for its files and identifiers that no other has."""
+    every = list(sections)
+    tables = _identifiers(table.name for section in every for table in section.tables)
+    drawings = _identifiers(figure.name for section in every for figure in section.figures)
+    return [
+        replace(
+            section,
+            tables=tuple(replace(table, name=tables[table.name]) for table in section.tables),
+            figures=tuple(replace(figure, name=drawings[figure.name]) for figure in section.figures),
+        )
+        for section in every
+    ]
+
+
+def _identifiers(names: Iterable[str]) -> dict[str, str]:
+    """Letters, digits and hyphens for each name; a hash of the name follows where these alone are another's too, or are too long.
+
+    Names that differ in case only count as the same, as some file systems have it.
+    """
+    slugs = {name: "".join(letter if letter.isalnum() else "-" for letter in name).strip("-") for name in names}
+    cut = {name: slug.encode()[:LONGEST].decode(errors="ignore") for name, slug in slugs.items()}
+    counts = Counter(slug.casefold() for slug in cut.values())
+    plain = {name for name, slug in slugs.items() if slug == cut[name] and counts[slug.casefold()] == 1}
+    return {name: slug if name in plain else f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}" for name, slug in cut.items()}
 
 
 def link(data: pd.DataFrame) -> str:

@@ -87,7 +87,7 @@ def contents(of: Digest, *, predicted: pd.DataFrame | None = None) -> list[Secti
         sections.protocol(of.trials),
         Section(anchor="reproduce", title="Reproduce", commands="\n".join(commands(of.best))),
     ]
-    return [section for section in found if section is not None]
+    return embedding.distinct(section for section in found if section is not None)
 
 
 def html(of: Digest, parts: Sequence[Section], *, title: str) -> str:
