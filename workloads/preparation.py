@@ -145,6 +145,7 @@ def _write_documents(
     for part, ids, ends in arrange(documents, split, job.layout):
         number = sum(shard.split == part and shard.file.endswith(".tokens") for shard in journal.shards)
         stem = f"{part}-{number:05d}"
+        assert not len(ids) or ids.max() <= np.iinfo(dtype).max, f"{dtype} does not hold token id {ids.max()}"
         journal.shards.append(write_shard(folder, f"{stem}.tokens", part, ids.astype(dtype)))
         if ends is not None:
             journal.shards.append(write_shard(folder, f"{stem}.ends", part, ends))
