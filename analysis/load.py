@@ -221,7 +221,11 @@ def _cells(values: list[Any]) -> list[Any]:
     """Lists become tuples, which can be grouped by; "nan" and "inf" become numbers again."""
     kinds = set(map(type, values))
     if list in kinds:
-        values = [tuple(value) if isinstance(value, list) else value for value in values]
+        values = [_frozen(value) for value in values]
     if str in kinds:
         values = [NOT_FINITE.get(value, value) if isinstance(value, str) else value for value in values]
     return values
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

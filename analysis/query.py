@@ -2,7 +2,8 @@
 
 An expression may compare columns with values and each other, combine with and, or, not, use `in` with a list, and do
 arithmetic. Column names with dots need no quotes: `hp.rank >= 64 and submission in ["fira", "galore"]`; a name that is
-no identifier stands in backticks. `== None` asks for what was not recorded.
+no identifier stands in backticks. `== None` asks for what was not recorded. A list is one value where it stands for
+one: `hp.betas == [0.9, 0.99]`; `0.9 in hp.betas` asks for one of its items.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def columns(table: pd.DataFrame, names: Sequence[str] | None = None) -> pd.DataF
 
 
 def grouped(table: pd.DataFrame, by: Sequence[str], names: Sequence[str] | None = None, *, aggregate: Aggregate = "mean") -> pd.DataFrame:
-    """One row per group: the group, `n` rows, and the aggregate of these (or the default numeric) columns over what was recorded.
+    """One row per group: the group, its number of `rows`, and the aggregate of these (or the default) columns over what was recorded.
 
     Raises:
         ValueError: a column is unknown or, to be aggregated, is not numeric.
@@ -61,7 +62,14 @@ def grouped(table: pd.DataFrame, by: Sequence[str], names: Sequence[str] | None 
     if text := [name for name in wanted if aggregate != "count" and not pd.api.types.is_numeric_dtype(table[name])]:
         raise ValueError(f"--columns {text[0]}: not numeric, so it has no {aggregate}; group by it, or use --aggregate count")
     groups = table.groupby(by, dropna=False, observed=True, sort=True)
-    return groups.size().rename("n").to_frame().join(groups[wanted].agg(aggregate)).reset_index()
+    return groups.size().rename("rows").to_frame().join(groups[wanted].agg(aggregate)).reset_index()
+
+
+def whole(table: pd.DataFrame) -> pd.DataFrame:
+    """For reading: hyperparameters and settings that are whole numbers as such, though where some are missing the column is of floats."""
+    asked = table.columns[table.columns.str.startswith(("hp.", "settings."))]
+    kinds = {name: "Int64" for name in asked if table[name].dtype == float and (table[name].dropna() % 1 == 0).all()}
+    return table.astype(kinds)
 
 
 def with_points(trials: pd.DataFrame, points: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -119,7 +127,7 @@ def _value(table: pd.DataFrame, node: ast.expr, quoted: list[str]) -> Any:
         case ast.Name() | ast.Attribute():
             return _column(table, node, quoted)
         case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items):
-            return [_value(table, item, quoted) for item in items]
+            return tuple(_value(table, item, quoted) for item in items)
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return ~_value(table, operand, quoted)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -151,13 +159,15 @@ def _column(table: pd.DataFrame, node: ast.expr, quoted: list[str]) -> pd.Series
 
 def _compare(left: Any, op: ast.cmpop, right: Any) -> Any:
     if isinstance(op, ast.In | ast.NotIn):
-        if isinstance(right, list) and isinstance(left, pd.Series):
-            found = left.isin(right)
-        elif isinstance(left, str) and isinstance(right, pd.Series):  # 'fira' in submission: part of the text
-            found = right.astype("str").str.contains(left, regex=False)
-        else:
-            raise ValueError("expected a column in a list of values, or a text in a column")
+        found = _found(left, right)
         return ~found if isinstance(op, ast.NotIn) else found
+    if isinstance(left, tuple) and isinstance(right, pd.Series):
+        left, right = right, left
+    if isinstance(left, pd.Series) and isinstance(right, tuple):
+        if not isinstance(op, ast.Eq | ast.NotEq):
+            raise ValueError("a list is compared by ==, != and in")
+        equal = pd.Series([isinstance(cell, tuple) and cell == right for cell in left], index=left.index, dtype=bool)
+        return equal if isinstance(op, ast.Eq) else ~equal
     if right is None and isinstance(left, pd.Series) and isinstance(op, ast.Eq | ast.NotEq | ast.Is | ast.IsNot):
         return left.isna() if isinstance(op, ast.Eq | ast.Is) else left.notna()
     if type(op) not in COMPARE:
@@ -166,3 +176,14 @@ def _compare(left: Any, op: ast.cmpop, right: Any) -> Any:
         left = pd.to_numeric(left, errors="coerce")
     result = COMPARE[type(op)](left, right)
     return result.fillna(False).astype(bool) if isinstance(result, pd.Series) else result
+
+
+def _found(left: Any, right: Any) -> pd.Series[bool]:
+    """Where a cell is one of the values, or a value is one of a cell's items or a part of its text."""
+    if isinstance(left, pd.Series) and isinstance(right, tuple):
+        return left.isin(list(right))
+    lists = isinstance(right, pd.Series) and any(isinstance(cell, tuple) for cell in right)
+    if isinstance(left, pd.Series) or not (lists or (isinstance(left, str) and isinstance(right, pd.Series))):
+        raise ValueError("expected a column in a list of values, or a value in a column of lists, or a text in a column")
+    cells = [left in cell if isinstance(cell, tuple) else isinstance(left, str) and left in str(cell) for cell in right]
+    return pd.Series(cells, index=right.index, dtype=bool)

@@ -19,6 +19,8 @@ TABLE = pd.DataFrame(
         "hp.rank": [64.0, 32.0, np.nan],
         "hp.betas": [(0.9, 0.99), None, (0.9, 0.999)],
         "hp.clip": [1.0, None, 0.5],
+        "hp.stages": [((1, 2), 3), None, ((5, 6), 4)],
+        "hp.modules": ["query", ("q", "v"), ("qkv",)],
         "odd name": [1, 2, 3],
         "seconds": [3.0, 2.0, 1.0],
         "settings.off.kind": ["a", "b", "b"],
@@ -40,6 +42,18 @@ TABLE = pd.DataFrame(
         ("seconds * 2 - 1 > `odd name` or settings.off.kind == 'a'", [0, 1]),
         ("hp.clip < 0.8", [2]),
         ("seconds > -1", [0, 1, 2]),
+        ("hp.betas == [0.9, 0.99]", [0]),
+        ("(0.9, 0.99) == hp.betas", [0]),
+        ("hp.betas != [0.9, 0.99]", [1, 2]),
+        ("hp.betas == [0.9]", []),
+        ("hp.betas == [0.9, 0.99, 0.999]", []),
+        ("hp.betas in [[0.9, 0.99], [0.8, 0.9]]", [0]),
+        ("hp.betas not in [[0.9, 0.99], [0.8, 0.9]]", [1, 2]),
+        ("0.999 in hp.betas", [2]),
+        ("0.999 not in hp.betas", [0, 1]),
+        ("hp.stages == [[1, 2], 3]", [0]),
+        ("hp.stages == [[1, 2], 4] or [5, 6] in hp.stages", [2]),
+        ("'q' in hp.modules", [0, 1]),
     ],
 )
 def test_expressions_keep_the_right_rows(expression: str, rows: list[int]) -> None:
@@ -59,6 +73,8 @@ def test_expressions_keep_the_right_rows(expression: str, rows: list[int]) -> No
         ("__import__('os').system('true') == 0", "is not supported|no column"),
         ("(lambda: 1)() == 1", "is not supported"),
         ("seconds is 3", "compares with None only"),
+        ("hp.betas > [0.9, 0.99]", "a list is compared by ==, != and in"),
+        ("3 in seconds", "expected a column in a list of values, or a value in a column of lists"),
     ],
 )
 def test_bad_expressions_are_explained(expression: str, message: str) -> None:
@@ -68,7 +84,7 @@ def test_bad_expressions_are_explained(expression: str, message: str) -> None:
 
 def test_groups_count_and_aggregate() -> None:
     table = query.grouped(TABLE, ["settings.off.kind"], ["seconds", "hp.rank"], aggregate="max")
-    assert table["n"].tolist() == [1, 2]
+    assert table["rows"].tolist() == [1, 2]
     assert table["seconds"].tolist() == [3, 2]
     with pytest.raises(ValueError, match="--columns submission: not numeric"):
         query.grouped(TABLE, ["odd name"], ["submission"])
@@ -101,9 +117,11 @@ def test_the_command_prints_trials_groups_and_points(results: Path, tmp_path: Pa
     assert cli.main(["query", str(results)]) == 0
     assert "rank" in capsys.readouterr().out
     assert cli.main(["query", str(results), "--group-by", "hp.rank", "--csv", str(tmp_path / "g.csv")]) == 0
-    assert pd.read_csv(tmp_path / "g.csv")["n"].tolist() == [2, 2]
+    assert pd.read_csv(tmp_path / "g.csv")["rows"].tolist() == [2, 2]
     capsys.readouterr()
     points = ["query", str(results), "--points", "val_loss", "--where", "step > 500"]
+    assert cli.main([*points, "--group-by", "hp.rank", "--columns", "value"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["rank", "rows", "value"]
     assert cli.main([*points, "--csv", str(tmp_path / "p.csv")]) == 0
     table = pd.read_csv(tmp_path / "p.csv")
     assert set(table["step"]) == {550, 600}
@@ -114,3 +132,19 @@ def test_the_command_prints_trials_groups_and_points(results: Path, tmp_path: Pa
     assert "did you mean 'val_loss'" in capsys.readouterr().err
     assert cli.main(["query", str(results), "--where", "hp.rnk > 1"]) == 2
     assert "did you mean 'hp.rank'" in capsys.readouterr().err
+
+
+def test_whole_numbers_are_printed_as_such_where_another_submission_has_none(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records.write(results, "adam", 0, hyperparameters={"lr": 0.01, "clip": 0.5})
+    assert cli.main(["query", str(results), "--columns", "submission", "hp.rank", "hp.clip", "--where", "seed == 0"]) == 0
+    rows = sorted(line.split() for line in capsys.readouterr().out.splitlines()[2:])
+    assert rows == [["adam", "-", "0.5000"], ["fira", "32", "-"], ["fira", "64", "-"]]
+
+
+def test_lists_in_lists_load_as_one_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for rank in (1, 2):
+        records.write(tmp_path, "fira", 0, hyperparameters={"stages": [[rank, [2]], 3]})
+    assert cli.main(["query", str(tmp_path), "--where", "hp.stages == [[2, [2]], 3]", "--columns", "hp.stages"]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == ["((2, (2,)), 3)"]
+    assert cli.main(["query", str(tmp_path), "--group-by", "hp.stages", "--columns", "seed"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EPILOG = """An expression compares columns: 'hp.rank >= 64', 'submission in ["fira", "galore"] and status == "reached"',
-'"nano" in workload', 'hp.clip == None'. Several --where must all hold."""
+'"nano" in workload', 'hp.clip == None', 'hp.betas == [0.9, 0.99]'. Several --where must all hold."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--where", action="append", default=[], metavar="EXPRESSION", help="keep the rows for which this holds")
     parser.add_argument("--points", metavar="NAME", help="rows are the points of this name, not trials")
     parser.add_argument("--columns", nargs="+", metavar="COLUMN", help="columns to show; `all` for every column")
-    parser.add_argument("--group-by", nargs="+", metavar="COLUMN", help="one row per group, with n and the aggregate of the columns")
+    parser.add_argument("--group-by", nargs="+", metavar="COLUMN", help="one row per group: how many rows, and the aggregate of columns")
     aggregates = ["mean", "median", "min", "max", "std", "sum", "count"]
     parser.add_argument("--aggregate", choices=aggregates, default="mean", help="of a group's columns (mean)")
     parser.add_argument("--csv", type=Path, metavar="OUT", help="write CSV")
@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
         table = query.columns(table, names)
     written = [_write(table, kind, path) for kind in ("csv", "parquet", "json") if (path := getattr(args, kind))]
     if not written:
-        print(render.text(table) if len(table) else "no row is left", end="" if len(table) else "\n")
+        print(render.text(query.whole(table)) if len(table) else "no row is left", end="" if len(table) else "\n")
     return 0
 
 
