@@ -27,16 +27,16 @@ def prepared_folders() -> Iterator[Path]:
 
 
 def find_data(data: str, *, tokenizer: str | None = None, layout: str | None = None, length: int | None = None) -> Path:
-    """The folder of prepared data; the embedded corpus is made at first use.
+    """The folder of prepared data; the embedded corpus is made at first use, and nothing else goes by its name.
 
     Raises:
         ValueError: nothing of that name is prepared.
     """
+    if data == corpus.NAME:
+        return corpus.open_corpus(tokenizer or "bytes", "padded" if layout == "padded" else "packed")
     for folder in (Path(data), data_root() / data):
         if (folder / META).exists():
             return folder
-    if data == corpus.NAME:
-        return corpus.open_corpus(tokenizer or "bytes", "padded" if layout == "padded" else "packed")
     known = sorted({corpus.NAME, *(folder.name for folder in data_root().glob("*") if (folder / META).exists())})
     nearest = difflib.get_close_matches(data, known, n=1)
     cut = length if layout == "padded" else None  # packed documents are kept whole
@@ -72,7 +72,7 @@ def _check(folder: Path, meta: Meta, length: int, tokenizer: str | None, layout:
         raise ValueError(f"data {meta.name!r} in {folder} have tokenizer {meta.tokenizer['name']}, expected {tokenizer}; {again}")
     if layout not in (None, meta.layout):
         raise ValueError(f"data {meta.name!r} in {folder} have layout {meta.layout}, expected {layout}; {again}")
-    if meta.length is not None and meta.length < length:
+    if meta.layout == "padded" and meta.length is not None and meta.length < length:  # a packed stream has no documents to be short
         raise ValueError(f"data {meta.name!r} in {folder} keep {meta.length} tokens of a document, expected {length} or more; {again}")
     if vocab is not None and meta.largest_id >= vocab:
         raise ValueError(f"data {meta.name!r} in {folder} hold token id {meta.largest_id}, but the model has {vocab}; {again}")
