@@ -159,7 +159,9 @@ def test_an_unfinished_preparation_with_other_settings_is_refused(tmp_path):
     for _ in range(9):
         next(begun)
     begun.close()
-    with pytest.raises(ValueError, match=r"mine\.partial was begun with another layout, length: delete it"):
+    with pytest.raises(
+        ValueError, match=r"mine\.partial was begun with another layout \(packed; asked for: padded\), length .*: delete it"
+    ):
         list(preparation.prepare(job(source, layout="padded", length=64), tmp_path / "data" / "mine"))
 
 

@@ -213,7 +213,7 @@ def test_the_data_command_prepares_lists_and_verifies(tmp_path, monkeypatch, cap
     assert cli.main(["data", "prepare", str(tmp_path / "book.txt"), "--layout", "padded"]) == 0
     assert "is there already" in capsys.readouterr().out
     assert cli.main(["data", "prepare", str(tmp_path / "book.txt")]) == 2
-    assert "holds data with tokenizer bytes, layout padded" in capsys.readouterr().err
+    assert "made with another layout (padded; asked for: packed), length (512; asked for: none)" in capsys.readouterr().err
     assert cli.main(["data", "verify", "book"]) == 0
     assert "are as they were prepared" in capsys.readouterr().out
     assert cli.main(["data", "list"]) == 0

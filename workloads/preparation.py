@@ -6,6 +6,7 @@ preparation ends with the same files as an uninterrupted one.
 
 from __future__ import annotations
 
+import datetime
 import fcntl
 import itertools
 import json
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workloads.layouts import arrange, cut
-from workloads.shards import META, Layout, Meta, Shard, Split, replace_file, write_shard
+from workloads.shards import META, Layout, Meta, Shard, Split, check_sizes, read_meta, replace_file, write_shard, wrong_size
 from workloads.text import Position
 from workloads.tokenizers import Tokenizer
 
@@ -99,11 +100,14 @@ def prepare(job: Preparation, out: Path) -> Iterator[Progress]:
     """Prepares `out` unless it is there already; yields after each batch of documents.
 
     Raises:
-        ValueError: the text is broken, too short, or an unfinished preparation in the same place had other settings.
+        ValueError: the text is broken or too short, or something else is in the place: files, data made with other settings, or
+            data of which a shard is damaged.
     """
     with _locked(out):
         if (out / META).exists():
+            _check_finished(job, out)
             return
+        check_free(out)
         partial = out.with_name(out.name + ".partial")
         partial.mkdir(parents=True, exist_ok=True)
         journal = _take_up(partial, job.settings())
@@ -115,6 +119,42 @@ def prepare(job: Preparation, out: Path) -> Iterator[Progress]:
             journal.phase, journal.position, journal.documents = number + 1, (0, 0), 0
             journal.write(partial)
         _finish(job, journal, partial, out)
+
+
+def check_free(out: Path) -> None:
+    """Stops if something is in the place of data to be prepared.
+
+    Raises:
+        ValueError: it is a file, or a folder with something in it.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        what = "a folder with other files" if out.is_dir() else "a file"
+        raise ValueError(f"{out} is {what}: expected a new or an empty folder for prepared data; choose another --out or --name")
+
+
+def _check_finished(job: Preparation, out: Path) -> None:
+    meta = read_meta(out)
+    was = {**meta.source, "source": meta.source["train"], "tokenizer": meta.tokenizer, "layout": meta.layout, "length": meta.length}
+    if changed := _changes(was, job.settings()):
+        raise ValueError(f"{out} holds data made with another {changed}: choose another --name, or remove the folder to prepare it anew")
+    check_sizes(out, meta)
+
+
+def _changes(was: dict[str, Any], asked: dict[str, Any]) -> str:
+    """In words, what differs between settings as they were written and as they are asked for; what was not written does not count."""
+    now = json.loads(json.dumps(asked))
+    return ", ".join(f"{key} ({_told(was[key])}; asked for: {_told(now[key])})" for key in now if key in was and was[key] != now[key])
+
+
+def _told(setting: Any) -> str:
+    match setting:
+        case {"files": [[str(first), int(), int()], *others] as rows}:
+            more = f" and {len(others)} more" if others else ""
+            newest = datetime.datetime.fromtimestamp(max(row[2] for row in rows) / 1e9).isoformat(" ")
+            return f"{first}{more}, {sum(row[1] for row in rows)} bytes of {newest}"
+        case dict():
+            return " ".join(str(value)[:12] for value in setting.values() if value is not None)
+    return "none" if setting is None else str(setting)
 
 
 def _write_phase(
@@ -163,7 +203,7 @@ def _finish(job: Preparation, journal: Journal, partial: Path, out: Path) -> Non
         tokenizer=job.tokenizer.identity(),
         layout=job.layout,
         length=job.length,
-        source={"train": journal.settings["source"], "validation": journal.settings["validation"]},
+        source={"train": journal.settings["source"], **{key: journal.settings[key] for key in ("validation", "limit")}},
         dtype=_dtype(job.tokenizer),
         largest_id=journal.largest_id,
         documents=journal.total,
@@ -182,11 +222,16 @@ def _take_up(folder: Path, settings: dict[str, Any]) -> Journal:
     path = folder / "journal.json"
     if not path.exists():
         return Journal(settings=settings)
-    row = json.loads(path.read_text(encoding="utf-8"))
-    if row["settings"] != json.loads(json.dumps(settings)):
-        differing = sorted(key for key in settings if row["settings"].get(key) != json.loads(json.dumps(settings[key])))
-        raise ValueError(f"{folder} was begun with another {', '.join(differing)}: delete it, or give the data another --name")
-    return Journal(**{**row, "position": tuple(row["position"]), "shards": [Shard(**shard) for shard in row["shards"]]})
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+        journal = Journal(**{**row, "position": tuple(row["position"]), "shards": [Shard(**shard) for shard in row["shards"]]})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete {folder} to begin anew") from None
+    if changed := _changes(journal.settings, settings):
+        raise ValueError(f"{folder} was begun with another {changed}: delete it, or give the data another --name")
+    if (wrong := wrong_size(folder, journal.shards)) is not None:
+        raise ValueError(f"{wrong}, of an unfinished preparation: delete {folder} to begin anew")
+    return journal
 
 
 def _batches(documents: Iterator[tuple[str, Position]]) -> Iterator[tuple[list[str], Position]]:

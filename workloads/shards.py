@@ -11,6 +11,7 @@ import hashlib
 import json
 import mmap
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -48,7 +49,7 @@ class Meta:
     length: int | None
     """Tokens kept of each document; None keeps all."""
     source: dict[str, Any]
-    """Where the text came from."""
+    """Where the text came from: `train`, `validation`, and `limit`, the documents that were asked for (null: all)."""
     dtype: Literal["uint16", "uint32"]
     largest_id: int
     documents: int
@@ -81,7 +82,7 @@ def read_meta(folder: Path) -> Meta:
         ValueError: it is missing, unreadable, of another format, or was edited.
     """
     path = folder / META
-    again = f"prepare the data again: slimperf data prepare SOURCE --name {folder.name}"
+    again = _again(folder)
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
         digest = row.pop("sha256")
@@ -89,6 +90,7 @@ def read_meta(folder: Path) -> Meta:
             raise ValueError(f"{path}: data format {row['format']!r}; this version reads format {FORMAT}; {again}")
         meta = Meta(**{**row, "shards": tuple(Shard(**shard) for shard in row["shards"])})
     except FileNotFoundError:
+        again = f"run: slimperf data prepare SOURCE --name {folder.name}"
         raise ValueError(f"no prepared data in {folder}: expected {META} there; {again}") from None
     except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a description of prepared data ({error}); {again}") from None
@@ -103,16 +105,9 @@ def verify(folder: Path, meta: Meta, *, full: bool = False) -> None:
     Raises:
         ValueError: a shard is missing or not what was prepared; the message names it.
     """
-    stamps = {}
-    for shard in meta.shards:
-        path = folder / shard.file
-        try:
-            found = path.stat()
-        except OSError:
-            raise ValueError(f"shard {path} is missing; {_again(folder)}") from None
-        if found.st_size != shard.bytes:
-            raise ValueError(f"shard {path} has {found.st_size} bytes, expected {shard.bytes}; {_again(folder)}")
-        stamps[shard.file] = [found.st_mtime_ns, found.st_ctime_ns]
+    check_sizes(folder, meta)
+    found = {shard.file: (folder / shard.file).stat() for shard in meta.shards}
+    stamps = {file: [stat.st_mtime_ns, stat.st_ctime_ns] for file, stat in found.items()}
     checked = folder / "verified.json"
     stamp = json.dumps({"sha256": meta.sha256, "files": stamps})
     if not full and meta.bytes > SMALL and checked.exists() and checked.read_text(encoding="utf-8") == stamp:
@@ -122,6 +117,27 @@ def verify(folder: Path, meta: Meta, *, full: bool = False) -> None:
             raise ValueError(f"shard {folder / shard.file} was changed or is corrupt: its sha256 differs from {META}; {_again(folder)}")
     if meta.bytes > SMALL and os.access(folder, os.W_OK):
         replace_file(checked, stamp)
+
+
+def check_sizes(folder: Path, meta: Meta) -> None:
+    """What of `verify` reads no shard.
+
+    Raises:
+        ValueError: a shard is missing or has another size; the message names it.
+    """
+    if (wrong := wrong_size(folder, meta.shards)) is not None:
+        raise ValueError(f"{wrong}; {_again(folder)}")
+
+
+def wrong_size(folder: Path, shards: Iterable[Shard]) -> str | None:
+    """What is wrong with the first shard that is missing or has another size than it was written with; None if all are whole."""
+    for shard in shards:
+        path = folder / shard.file
+        if not path.exists():
+            return f"shard {path} is missing"
+        if (size := path.stat().st_size) != shard.bytes:
+            return f"shard {path} has {size} bytes, expected {shard.bytes}"
+    return None
 
 
 def map_shards(folder: Path, meta: Meta, split: Split) -> tuple[list[NDArray[Any]], list[NDArray[np.uint32]]]:

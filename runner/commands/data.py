@@ -15,18 +15,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from workloads.preparation import Preparation, Source
-    from workloads.shards import Layout
+from runner import data_job
+from runner.data_job import C4_DOCUMENTS, PADDED_LENGTH
 
-C4_DOCUMENTS = 10_240_000
-"""20,000 steps of 512: the published 130M recipe without reading a document twice."""
-PADDED_LENGTH = 512
-"""Twice the published length, so that the longer-sequence variants find what they need."""
+if TYPE_CHECKING:
+    from workloads.commonsense_files import Index
+    from workloads.preparation import Preparation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,42 +57,50 @@ def main(args: argparse.Namespace) -> int:
 
 
 def prepare_data(args: argparse.Namespace) -> int:
-    """Prepares, shows how far it is, and says what came out."""
+    """Prepares, and says what came out."""
+    data_job.refuse_idle(args)
     if args.source == "commonsense":
         return prepare_commonsense(args)
     if args.source == "commonsense-base":
         return prepare_base(args)
-    if args.tasks is not None:
-        raise ValueError(f"--source {args.tasks}: expected with `prepare commonsense` only")
-    from workloads.preparation import prepare
     from workloads.prepared import data_root
     from workloads.shards import META, read_meta
 
-    job = _job(args)
+    job = data_job.of(args)
     out = args.out or data_root() / job.name
-    if (out / META).exists():
-        meta = read_meta(out)
-        if meta.tokenizer != job.tokenizer.identity() or (meta.layout, meta.length) != (job.layout, job.length):
-            was = f"tokenizer {meta.tokenizer['name']}, layout {meta.layout}, length {meta.length}"
-            raise ValueError(f"{out} holds data with {was}: delete it, or give these another --name")
-        print(f"{out} is there already, made from {meta.documents:,} documents; delete it to prepare it anew")
-        return 0
-    begun = last = time.monotonic()
-    terminal = sys.stderr.isatty()
-    for progress in prepare(job, out):
-        now = time.monotonic()
-        if not args.quiet and now - last >= (0.2 if terminal else 10):
-            last = now
-            text = f"{job.name}: {progress.documents:,} documents, {progress.tokens:,} tokens, {now - begun:.0f} s"
-            print(f"\r{text}" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
+    there = (out / META).exists()
+    try:
+        _show(job, out, quiet=args.quiet)
+    except KeyboardInterrupt:
+        print(f"slimperf: stopped; the same command goes on behind the last whole shard in {out}.partial", file=sys.stderr)
+        return 130
     meta = read_meta(out)
-    if terminal and not args.quiet:
-        print(file=sys.stderr)
+    if there:
+        print(f"{out} is there already, made from {meta.documents:,} documents; remove it to prepare it anew")
+        return 0
     print(
         f"{out}: {meta.tokens('train'):,} training and {meta.tokens('validation'):,} validation tokens from {meta.documents:,} documents, "
         f"sha256 {meta.sha256[:12]}"
     )
     return 0
+
+
+def _show(job: Preparation, out: Path, *, quiet: bool) -> None:
+    """Prepares, and shows how far it is."""
+    from workloads.preparation import prepare
+
+    begun = last = time.monotonic()
+    terminal = sys.stderr.isatty()
+    try:
+        for progress in prepare(job, out):
+            now = time.monotonic()
+            if not quiet and now - last >= (0.2 if terminal else 10):
+                last = now
+                text = f"{job.name}: {progress.documents:,} documents, {progress.tokens:,} tokens, {now - begun:.0f} s"
+                print(f"\r{text}" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
+    finally:
+        if terminal and last > begun:
+            print(file=sys.stderr)
 
 
 def prepare_commonsense(args: argparse.Namespace) -> int:
@@ -103,9 +110,9 @@ def prepare_commonsense(args: argparse.Namespace) -> int:
 
     if args.tasks is None:
         raise ValueError("prepare commonsense: expected --source DIR, a folder in the layout of LLM-Adapters (boolq/test.json, ...)")
+    out = args.out or data_root() / data_job.name(args)
     source = Path(args.tasks) if Path(args.tasks).is_dir() else commonsense_files.fetch(args.tasks)
-    out = args.out or data_root() / (args.name or "commonsense")
-    index = commonsense_files.prepare(source, out)
+    index = _kept_tasks(source, out)
     print(f"{out}: sha256 {index.sha256[:12]}")
     print(f"training: {sum(file.examples for file in index.train):,} examples of {', '.join(file.path for file in index.train)}")
     print(f"tests: {', '.join(f'{task} {file.examples:,}' for task, file in index.test.items())}")
@@ -114,6 +121,34 @@ def prepare_commonsense(args: argparse.Namespace) -> int:
             f"missing: {', '.join(index.missing)}; averages leave them out, so they do not compare with published averages over eight tasks"
         )
     return 0
+
+
+def _kept_tasks(source: Path, out: Path) -> Index:
+    """The task files in `out`, put there if nothing was.
+
+    Raises:
+        ValueError: `out` holds something else.
+    """
+    from workloads import commonsense_files
+    from workloads.preparation import check_free
+
+    there = (out / commonsense_files.INDEX).exists()
+    if not there:
+        check_free(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as beside:
+        index = commonsense_files.prepare(source, Path(beside) / out.name)
+        if not there:
+            (Path(beside) / out.name).rename(out)
+            return index
+    kept = commonsense_files.read_index(out)
+    commonsense_files.verify(out, kept)
+    if kept.sha256 != index.sha256:
+        raise ValueError(
+            f"{out} holds other task files (sha256 {kept.sha256[:12]}) than {source} ({index.sha256[:12]}): "
+            "choose another --name, or remove the folder to prepare it anew"
+        )
+    return kept
 
 
 def prepare_base(args: argparse.Namespace) -> int:
@@ -129,27 +164,42 @@ def prepare_base(args: argparse.Namespace) -> int:
 
 
 def list_data(args: argparse.Namespace) -> int:
-    """One line per folder of prepared data."""
+    """One line per folder of prepared data, damaged ones among them."""
+    from runner import status
     from workloads import commonsense_files
     from workloads.prepared import data_root, prepared_folders
-    from workloads.shards import read_meta
 
-    rows = [("name", "tokenizer", "layout", "training tokens", "validation tokens", "sha256", "folder")]
-    for folder in prepared_folders():
-        meta = read_meta(folder)
-        counts = [f"{meta.tokens(split):,}" for split in ("train", "validation")]
-        rows.append((meta.name, meta.tokenizer["name"], meta.layout, counts[0], counts[1], meta.sha256[:12], str(folder)))
-    for path in sorted(data_root().glob(f"*/{commonsense_files.INDEX}")):
-        index = commonsense_files.read_index(path.parent)
-        train, test = (f"{sum(file.examples for file in files):,} examples" for files in (index.train, index.test.values()))
-        rows.append((path.parent.name, "any", "questions", train, test, index.sha256[:12], str(path.parent)))
+    rows = [["name", "tokenizer", "layout", "training tokens", "validation tokens", "sha256", "folder"]]
+    damaged = []
+    for folder in (*prepared_folders(), *sorted(path.parent for path in data_root().glob(f"*/{commonsense_files.INDEX}"))):
+        try:
+            cells = _questions(folder) if (folder / commonsense_files.INDEX).exists() else _tokens(folder)
+        except ValueError as error:
+            cells = [folder.name, "damaged", "-", "-", "-", "-"]
+            damaged.append(str(error))
+        rows.append([*cells, str(folder)])
     if len(rows) == 1:
         print(f"nothing is prepared in {data_root()}; stdlib is made at first use, other text by: slimperf data prepare SOURCE")
         return 0
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\n".join([status.aligned(rows), *damaged]))
     return 0
+
+
+def _tokens(folder: Path) -> list[str]:
+    """What `list` says of token data."""
+    from workloads.shards import read_meta
+
+    meta = read_meta(folder)
+    return [meta.name, meta.tokenizer["name"], meta.layout, f"{meta.tokens('train'):,}", f"{meta.tokens('validation'):,}", meta.sha256[:12]]
+
+
+def _questions(folder: Path) -> list[str]:
+    """What `list` says of task files."""
+    from workloads import commonsense_files
+
+    index = commonsense_files.read_index(folder)
+    train, test = (f"{sum(file.examples for file in files):,} examples" for files in (index.train, index.test.values()))
+    return [folder.name, "any", "questions", train, test, index.sha256[:12]]
 
 
 def verify_data(args: argparse.Namespace) -> int:
@@ -169,45 +219,3 @@ def verify_data(args: argparse.Namespace) -> int:
     verify(folder, meta, full=True)
     print(f"{folder}: {len(meta.shards)} shards ({meta.bytes:,} bytes) are as they were prepared, sha256 {meta.sha256[:12]}")
     return 0
-
-
-def _job(args: argparse.Namespace) -> Preparation:
-    from workloads.preparation import Preparation
-    from workloads.text import local_text
-    from workloads.tokenizers import load_tokenizer
-
-    for flag in ("length", "documents"):
-        if (value := getattr(args, flag)) is not None and value < 2:
-            raise ValueError(f"--{flag} {value}: expected 2 or more")
-    is_c4 = args.source == "c4"
-    layout: Layout = args.layout or ("padded" if is_c4 else "packed")
-    train, validation = _sources(args.source)
-    if args.validation_source:
-        validation = local_text(Path(args.validation_source))
-    name = args.name or (args.out.name if args.out else Path(args.source).resolve().name.split(".")[0])
-    if not name or name.startswith(".") or "/" in name:
-        raise ValueError(f"--name {name!r}: expected a plain name, such as wiki")
-    return Preparation(
-        name=name,
-        source=train,
-        validation=validation,
-        tokenizer=load_tokenizer(args.tokenizer or ("t5-base" if is_c4 else "bytes")),
-        layout=layout,
-        length=args.length or (PADDED_LENGTH if layout == "padded" else None),
-        limit=args.documents or (C4_DOCUMENTS if is_c4 else None),
-    )
-
-
-def _sources(source: str) -> tuple[Source, Source | None]:
-    """Text for training, and for validation if the source brings its own."""
-    from workloads.corpus import StandardLibrary
-    from workloads.text import HubText, local_text
-
-    if source == "stdlib":
-        return StandardLibrary(), None
-    if source == "c4":
-        return HubText("train"), HubText("validation")
-    everything, held_out = local_text(Path(source)), local_text(Path(source), held_out=True)
-    if not held_out.files or held_out.files == everything.files:
-        return everything, None
-    return local_text(Path(source), held_out=False), held_out
