@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from runner import activity, checkpoint, compilation, layerwise, memory, probes, sharding
+from runner import activity, checkpoint, compilation, layerwise, memory, probes, rates, sharding
 from runner.clock import OFF, Clock
 from runner.devices import Group, Silent
 from runner.feed import Feed, GlobalBatch
@@ -147,15 +147,13 @@ class Attempt:
     def _prepare_update(self) -> None:
         """Learning rates and probes of the coming update."""
         training = self.training
-        factor = self.submission.lr_factor(training.t, training.steps)
+        rates.assign(training.optimizers, self.submission.lr_factor(training.t, training.steps))
         collect = self.trial.probes_every is not None and training.t % self.trial.probes_every == 0
         self.probes.step = training.t
         training.probe = self.probes if collect else None
         for optimizer in training.optimizers:
             if isinstance(optimizer, engine.MatrixOptimizer):
                 optimizer.probe, optimizer.part = training.probe, self.clock.part
-            for group in optimizer.param_groups:
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
         if self.workload.layerwise:
             layerwise.begin(training.optimizers)
 
