@@ -17,6 +17,7 @@ from typing import Any
 
 from runner import catalog, record, study
 from runner.trial import Trial
+from workloads import targets
 from workloads.base import Target, Workload
 
 
@@ -122,3 +123,20 @@ def _mode(chosen: Workload) -> Any:
 def described(chosen: str, overrides: dict[str, Any]) -> Workload:
     """The workload whose target is set, with its present target, if any, for metric and direction."""
     return catalog.workload(chosen, overrides)
+
+
+def folder(chosen: str, overrides: dict[str, Any], out: Path | None) -> Path:
+    """Where the target's file goes: `out`, or the package's own targets.
+
+    Raises:
+        ValueError: no `out` for a workload of which the package keeps no target.
+    """
+    if out is not None:
+        return out
+    if overrides or chosen not in catalog.workload_names():
+        name = described(chosen, overrides).name
+        raise ValueError(
+            f"{name} is {'changed' if overrides else 'not registered'}, and the package keeps targets of its own workloads alone: "
+            f"give --out DIR, for {targets.file_name(name)}"
+        )
+    return targets.FOLDER

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from runner import brackets, record, target
+from runner import brackets, cli, launch, record, target
 from runner.trial import Trial
+from tests import planning
+from workloads import targets
 from workloads.targets import load_target, save_target
 
 BASELINE = target.Baseline(submission="adam", space={"lr": {"log": [1e-3, 1e-2]}}, points=4, seeds=(1, 2, 3), fraction=0.4)
@@ -79,3 +81,33 @@ def test_a_target_of_another_direction_takes_the_largest(tmp_path: Path) -> None
     for trial, value in zip(trials, (0.5, 0.7), strict=True):
         write(tmp_path, trial, value, 0.1, name="accuracy")
     assert target.best(trials, tmp_path, upwards, BASELINE) == (trials[1], 0.7)
+
+
+@pytest.mark.parametrize("changed", [("--data", "/texts/wiki"), ("--steps", "9")])
+def test_a_changed_workload_does_not_replace_the_target_of_the_plain_one(
+    changed: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launch, "trials", lambda *_: pytest.fail("it runs before it knows where the target goes"))
+    assert cli.main(["target", "llama_nano", *changed]) == 2
+    name = f"llama_nano[{changed[0].strip('-')}={changed[1]}]"
+    error = capsys.readouterr().err
+    assert f"{name} is changed, and the package keeps targets of its own workloads alone" in error
+    assert f"give --out DIR, for {name.replace('/', '_')}.yaml" in error
+
+
+def test_the_target_of_a_file_goes_where_the_file_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planning.files(tmp_path)
+    workload = f"{tmp_path / 'paper.py'}:small"
+    frozen = target.Target(metric="val_loss", value=2.5)
+    monkeypatch.setattr(target, "freeze", lambda *_: (frozen, {"date": "today"}))
+    monkeypatch.setattr(launch, "trials", lambda found, args: [write(tmp_path, trial, 3.0) for trial in found] and 0)
+    words = ["target", workload, "--points", "2", "--seeds", "1", "--results", str(tmp_path)]
+    assert cli.main(words) == 2
+    assert cli.main([*words, "--out", str(tmp_path / "targets")]) == 0
+    assert [path.name for path in (tmp_path / "targets").iterdir()] == ["small.yaml"]
+    loaded = load_target("small", tmp_path / "targets")
+    assert loaded is not None
+    assert (loaded.value, loaded.source) == (2.5, "date today")
+    assert not (targets.FOLDER / "small.yaml").exists()
+    assert cli.main([*words, "--out", str(tmp_path / "targets"), "--steps", "50"]) == 0
+    assert load_target("small[steps=50]", tmp_path / "targets") == loaded

@@ -191,8 +191,10 @@ def test_a_frozen_target_is_read_back_with_its_provenance(tmp_path):
     read = targets.load_target("w", tmp_path)
     assert (read.metric, read.value, read.mode, read.provisional) == ("val_loss", 2.25, "min", True)
     assert "baseline adam" in read.source
-    assert targets.data_mismatch("w", "ab" * 32, tmp_path) is None
-    assert "set on other data (abababababab, Python 3.11.7)" in targets.data_mismatch("w", "cd" * 32, tmp_path)
+    assert targets.data_mismatch(read, "ab" * 32) is None
+    expected = "set on other data (sha256 abababababab of Python 3.11.7) than these (cdcdcdcdcdcd)"
+    assert targets.data_mismatch(read, "cd" * 32) == expected
+    assert targets.data_mismatch(target, "cd" * 32) is None, "nobody knows what it was set on"
     assert targets.load_target("unknown", tmp_path) is None
     (tmp_path / "w.yaml").write_text("metric: val_loss\nvalue: low\n")
     with pytest.raises(ValueError, match=r"w\.yaml is not a target file: expected metric, value"):

@@ -1,7 +1,11 @@
-"""Frozen targets: `targets/<workload>.yaml`, written by `slimperf target` with where the value comes from."""
+"""Frozen targets: `targets/<workload>.yaml`, written by `slimperf target` with where the value comes from.
+
+A workload in a user's file loads its own with `load_target("mine", Path(__file__).parent / "targets")`.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,8 @@ from workloads.shards import replace_file
 
 FOLDER = Path(__file__).parent / "targets"
 FIELDS = ("metric", "value", "mode", "provisional", "provenance")
+_MADE_ON = re.compile(r"\bdata_sha256 (?P<data>[0-9a-f]+)(?:.*\bpython (?P<python>[^;]+))?")
+"""The data in `Target.source`, as `load_target` puts the provenance there."""
 
 
 def load_target(workload: str, folder: Path = FOLDER) -> Target | None:
@@ -31,26 +37,28 @@ def save_target(workload: str, target: Target, provenance: dict[str, Any], folde
     import yaml
 
     row = {"metric": target.metric, "value": target.value, "mode": target.mode, "provisional": target.provisional, "provenance": provenance}
-    path = folder / f"{workload}.yaml"
+    path = folder / file_name(workload)
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(path, yaml.safe_dump(row, sort_keys=False, width=120))
     return path
 
 
-def data_mismatch(workload: str, data_sha256: str, folder: Path = FOLDER) -> str | None:
-    """One sentence if the target was set on other data than these (another Python has another corpus), else None."""
-    row = _read(workload, folder)
-    if row is None or row["provenance"].get("data_sha256") in (None, data_sha256):
+def data_mismatch(target: Target | None, data_sha256: str | None) -> str | None:
+    """A clause if a frozen target was set on other data than these (another Python has another corpus), else None."""
+    made_on = _MADE_ON.search(target.source) if target else None
+    if made_on is None or data_sha256 in (None, made_on["data"]):
         return None
-    was, python = row["provenance"]["data_sha256"], row["provenance"].get("python")
-    return (
-        f"the target of {workload} was set on other data ({was[:12]}, Python {python}) than these ({data_sha256[:12]}): "
-        f"times to target are comparable among runs on these data only; to set it anew, run: slimperf target {workload}"
-    )
+    python = f" of Python {made_on['python']}" if made_on["python"] else ""
+    return f"set on other data (sha256 {made_on['data'][:12]}{python}) than these ({str(data_sha256)[:12]})"
+
+
+def file_name(workload: str) -> str:
+    """The file of a workload's target in a folder of them; a change may hold a path, as in `llama_nano[data=/texts/wiki]`."""
+    return f"{workload.replace('/', '_')}.yaml"
 
 
 def _read(workload: str, folder: Path) -> dict[str, Any] | None:
-    path = folder / f"{workload}.yaml"
+    path = folder / file_name(workload)
     if not path.exists():
         return None
     import yaml

@@ -1,6 +1,7 @@
 """Set a workload's target: tune a baseline over a space, rerun the best with fresh seeds, freeze the median.
 
-Everything is resumable: trials that are on record are not run again. The file `targets/WORKLOAD.yaml` keeps the provenance.
+Everything is resumable: trials that are on record are not run again. The file `targets/WORKLOAD.yaml` keeps the provenance; that of a
+workload of your own file, or of a changed one, goes to --out, and such a file loads it with `workloads.targets.load_target`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fraction", type=float, default=0.75, metavar="F", help="share of the step budget that the baseline gets (default: 0.75)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the target file (default: the package's own targets)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the target file (default, of our own: the package's)")
     arguments.add_overrides(parser)
     launch.add_arguments(parser)
 
@@ -42,6 +43,7 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError(f"--fraction {args.fraction:g} --points {args.points}: expected a fraction in (0, 1] and at least one point")
     overrides = arguments.overrides(args)
     chosen = target.described(args.workload, overrides)
+    folder = target.folder(args.workload, overrides, args.out)
     baseline = target.Baseline(
         submission=args.submission,
         space=search.from_text(args.space),
@@ -60,8 +62,8 @@ def main(args: argparse.Namespace) -> int:
     values = {trial.seed: target.best_value(trial, args.results, chosen) for trial in again}
     searched = {named(trial, baseline): target.best_value(trial, args.results, chosen) for trial in trials}
     frozen, provenance = target.freeze(chosen, baseline, winner, searched, values)
-    path = targets.save_target(args.workload, frozen, provenance, *([args.out] if args.out else []))
-    print(f"target of {args.workload}: {frozen.metric} {'<=' if frozen.mode == 'min' else '>='} {frozen.value:g}, written to {path}")
+    path = targets.save_target(chosen.name, frozen, provenance, folder)
+    print(f"target of {chosen.name}: {frozen.metric} {'<=' if frozen.mode == 'min' else '>='} {frozen.value:g}, written to {path}")
     return 0
 
 
