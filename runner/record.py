@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 from runner import shapes
 
@@ -40,7 +40,7 @@ class Start:
     base_workload: str | None
     """The workload of which this one is a held-out variant."""
     submission: str
-    hyperparameters: dict[str, Any]
+    hyperparameters: dict[str, Annotated[Any, shapes.PLAIN]]
     seed: int
     ruleset: Literal["external", "self"]
     tuning_study: int

@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 NOT_FINITE = ("nan", "inf", "-inf")
 """What stands for the floats that JSON does not have."""
@@ -30,6 +30,10 @@ class Shape:
     """Of those values of an object that have these names."""
 
 
+PLAIN = Shape(kinds=frozenset({bool, int, float, str, types.NoneType, list}), words="a number, text, true, false, null, or a list of those")
+"""Anything without an object in it; annotate with `Annotated[Any, PLAIN]`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fields:
     """What an object may be that is to become a dataclass."""
@@ -44,7 +48,7 @@ def of(cls: type, *, inner: Mapping[str, Mapping[str, Any]]) -> Fields:
     Args:
         inner: annotations of values inside fields that are objects, by the names of field and value.
     """
-    known = {name: _shape(hint) for name, hint in typing.get_type_hints(cls).items()}
+    known = {name: _shape(hint) for name, hint in typing.get_type_hints(cls, include_extras=True).items()}
     for name in known.keys() & inner.keys():
         known[name] = dataclasses.replace(known[name], inner={key: _shape(hint) for key, hint in inner[name].items()})
     unset = dataclasses.MISSING
@@ -71,6 +75,8 @@ def _shape(hint: Any) -> Shape:
     if origin in (typing.Union, types.UnionType):  # with None; records have no other
         shape = _shape(arguments[0])
         return dataclasses.replace(shape, kinds=shape.kinds | {types.NoneType}, words=f"{shape.words} or null")
+    if origin is Annotated:
+        return typing.cast(Shape, hint.__metadata__[0])
     if origin is Literal:
         return Shape(kinds=frozenset({str}), words=f"one of {', '.join(arguments)}", choices=arguments)
     if origin is dict:
@@ -85,7 +91,10 @@ def _check(value: Any, shape: Shape, name: str) -> None:
     written_out = float in shape.kinds and isinstance(value, str) and value in NOT_FINITE
     if not (fits or written_out) or (shape.choices and value not in shape.choices):
         raise ValueError(f"{name} is {json.dumps(value)[:60]}; expected {shape.words}")
-    if isinstance(value, dict) and (shape.items or shape.inner):
+    if isinstance(value, list):
+        for item in value:
+            _check(item, shape, name)
+    elif isinstance(value, dict) and (shape.items or shape.inner):
         for key, item in value.items():
             if expected := shape.inner.get(key, shape.items):
                 _check(item, expected, f"{name}.{key}")

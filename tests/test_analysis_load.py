@@ -147,6 +147,7 @@ def test_a_broken_line_in_the_middle_ends_the_record_there(tmp_path: Path) -> No
         ("start", {"seed": 2**63}, "line 1: seed is 9223372036854775808; expected a whole number of 64 bits; left out"),
         ("start", {"target": {"value": "low"}}, 'line 1: target.value is "low"; expected a number; left out'),
         ("start", {"ruleset": "none"}, 'line 1: ruleset is "none"; expected one of external, self; left out'),
+        ("start", {"hyperparameters": {"lr": [1, {"a": 1}]}}, 'line 1: hyperparameters.lr is {"a": 1}; expected a number, text, true,'),
         ("start", {"fingerprint": {"id": ["a"]}}, 'line 1: fingerprint.id is ["a"]; expected text or null; left out'),
         ("end", {"bytes": {"weights": "many"}}, 'bytes.weights is "many"; expected a number; read up to there'),
         ("end", {"bytes": None}, "bytes is null; expected an object; read up to there"),

@@ -216,6 +216,17 @@ def test_predictions_of_something_else_are_named_not_shown(tmp_path: Path) -> No
     assert "memory-predicted" in [table.name for table in memory.tables]
 
 
+def test_lists_in_lists_may_be_hyperparameters(tmp_path: Path) -> None:
+    for number, seed, ruleset in itertools.product(range(4), (0, 1), ("self", "external")):
+        mixed = [number] if number % 2 else number
+        values = {"stages": [[number, [2, 3]], 0.5], "bands": [[0.1, 0.2]], "mixed": mixed, "lr": 0.01 * (number + 1)}
+        records.write(tmp_path / "results", "fira", seed, hyperparameters=values, ruleset=ruleset, study=ruleset)
+    records.write(tmp_path / "results", "adam", 0)
+    assert main(["report", str(tmp_path / "results"), "-o", str(tmp_path / "out"), "--export"]) == 0
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert re.search(r"stages=\[\[\d, \[2, 3\]\], 0\.5\]", page)
+
+
 def test_report_does_not_load_torch(study: Path) -> None:
     code = "import sys; from analysis import report, figures; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
