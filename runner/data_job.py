@@ -19,14 +19,17 @@ FLAGS = {
     "name": "--name",
     "out": "--out",
     "tokenizer": "--tokenizer",
+    "eos": "--eos",
+    "field": "--field",
     "layout": "--layout",
     "length": "--length",
     "documents": "--documents",
     "validation_source": "--validation-source",
 }
 """Arguments that change what is prepared, as they are typed."""
-TAKEN = {"commonsense": {"tasks", "name", "out"}, "commonsense-base": set[str]()}
-"""Those that apply to a source that is not text to be cut into tokens; to text all apply but `tasks`."""
+TEXT = set(FLAGS) - {"tasks"}
+TAKEN = {"commonsense": {"tasks", "name", "out"}, "commonsense-base": set[str](), "c4": TEXT - {"field"}, "stdlib": TEXT - {"field"}}
+"""Those that apply to a source that is not a user's own text."""
 
 
 def refuse_idle(args: argparse.Namespace) -> None:
@@ -35,7 +38,7 @@ def refuse_idle(args: argparse.Namespace) -> None:
     Raises:
         ValueError: naming it.
     """
-    taken = TAKEN.get(args.source, set(FLAGS) - {"tasks"})
+    taken = TAKEN.get(args.source, TEXT)
     for key, flag in FLAGS.items():
         if getattr(args, key) is not None and key not in taken:
             takes = ", ".join(FLAGS[other] for other in FLAGS if other in taken) or "none of these"
@@ -65,7 +68,6 @@ def of(args: argparse.Namespace) -> Preparation:
         ValueError: there is no such text or tokenizer, or a number or the name is wrong.
     """
     from workloads.preparation import Preparation
-    from workloads.text import local_text
     from workloads.tokenizers import load_tokenizer
 
     for flag in ("length", "documents"):
@@ -73,30 +75,36 @@ def of(args: argparse.Namespace) -> Preparation:
             raise ValueError(f"--{flag} {value}: expected 2 or more")
     is_c4 = args.source == "c4"
     layout: Layout = args.layout or ("padded" if is_c4 else "packed")
-    train, validation = _sources(args.source)
-    if args.validation_source:
-        validation = local_text(Path(args.validation_source))
+    train, validation = _sources(args)
     return Preparation(
         name=name(args),
         source=train,
         validation=validation,
-        tokenizer=load_tokenizer(args.tokenizer or ("t5-base" if is_c4 else "bytes")),
+        tokenizer=load_tokenizer(args.tokenizer or ("t5-base" if is_c4 else "bytes"), eos=args.eos),
         layout=layout,
         length=args.length or (PADDED_LENGTH if layout == "padded" else None),
         limit=args.documents or (C4_DOCUMENTS if is_c4 else None),
     )
 
 
-def _sources(source: str) -> tuple[Source, Source | None]:
-    """Text for training, and for validation if the source brings its own."""
+def told(job: Preparation) -> list[str]:
+    """Which of the user's files are read for what; nothing of text that is not in files of the user's."""
+    from workloads import text
+
+    if isinstance(job.source, text.LocalText) and isinstance(job.validation, text.LocalText | None):
+        return text.told(job.source, job.validation)
+    return []
+
+
+def _sources(args: argparse.Namespace) -> tuple[Source, Source | None]:
+    """Text for training, and for validation if it was given or the source brings its own."""
     from workloads.corpus import StandardLibrary
     from workloads.text import HubText, local_text
 
-    if source == "stdlib":
-        return StandardLibrary(), None
-    if source == "c4":
-        return HubText("train"), HubText("validation")
-    everything, held_out = local_text(Path(source)), local_text(Path(source), held_out=True)
-    if not held_out.files or held_out.files == everything.files:
-        return everything, None
-    return local_text(Path(source), held_out=False), held_out
+    field = args.field or "text"
+    validation = local_text(Path(args.validation_source), field=field) if args.validation_source else None
+    if args.source == "stdlib":
+        return StandardLibrary(), validation
+    if args.source == "c4":
+        return HubText("train"), validation or HubText("validation")
+    return local_text(Path(args.source), field=field).split(validation)

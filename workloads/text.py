@@ -1,6 +1,6 @@
 """Text to prepare: local files (.txt, .jsonl, .json.gz shards as C4 has them), folders of them, and C4 from the hub.
 
-A document is a paragraph of a .txt file (up to a blank line), or the field `text` of a line of JSON. Blank ones are left out.
+A document is a paragraph of a .txt file (up to a blank line), or a field of a line of JSON, `text` by default. Blank ones are left out.
 """
 
 from __future__ import annotations
@@ -12,29 +12,71 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-SUFFIXES = (".txt", ".jsonl", ".json", ".jsonl.gz", ".json.gz")
+from workloads import text_files
+
 Position = tuple[int, int]
 """Where a source is read up to: number of the file, and of documents taken from it."""
 C4 = "allenai/c4"
 C4_FILES = {"train": 1024, "validation": 8}
+JSON = json.JSONDecoder(parse_int=float)
+"""Numbers are not read as text, and Python refuses whole ones of more than 4,300 digits."""
 
 
 class LocalText:
     """Documents of local files, in the given order."""
 
-    def __init__(self, root: Path, files: list[Path]) -> None:
-        self.root, self.files = root, files
+    def __init__(self, root: Path, files: list[Path], *, field: str = "text", skipped: tuple[str, ...] = ()) -> None:
+        """`field` holds the text of a line of JSON (`data.text` is one inside another); `skipped` names what is there and not read."""
+        self.root, self.files, self.field, self.skipped = root, files, field, skipped
 
     def identity(self) -> dict[str, Any]:
         sizes = [(file, file.stat()) for file in self.files]
-        return {"files": [[file.relative_to(self.root).as_posix(), stat.st_size, stat.st_mtime_ns] for file, stat in sizes]}
+        named = {} if self.field == "text" else {"field": self.field}
+        return {"files": [[self.name(file), stat.st_size, stat.st_mtime_ns] for file, stat in sizes], **named}
 
     def documents(self, start: Position) -> Iterator[tuple[str, Position]]:
         for number, file in enumerate(self.files[start[0] :], start=start[0]):
             skipped = start[1] if number == start[0] else 0
-            for taken, document in enumerate(read_documents(file), start=1):
+            for taken, document in enumerate(read_documents(file, self.field), start=1):
                 if taken > skipped:
                     yield document, (number, taken)
+
+    def split(self, validation: LocalText | None = None) -> tuple[LocalText, LocalText | None]:
+        """Text for training, and for validation if there is any: the given one, or the files that are named so.
+
+        Files that are named so, or are in the given one, are not trained on; if all are named so, that says nothing.
+
+        Raises:
+            ValueError: there is nothing but the given text.
+        """
+        given = {file.resolve() for file in validation.files} if validation else set()
+        files = [file for file in self.files if file.resolve() not in given]
+        if not files:
+            raise ValueError(f"{self.root}: every text file there is for validation; expected others to train on")
+        named = [file for file in files if text_files.is_held_out(file.relative_to(self.root))]
+        if len(named) == len(files):
+            return self._of(files), validation
+        others = [file for file in files if file not in set(named)]
+        if validation is None:
+            return self._of(others), self._of(named) if named else None
+        return self._of(others, *(f"{self.name(file)} (named as validation)" for file in named)), validation
+
+    def name(self, file: Path) -> str:
+        return file.relative_to(self.root).as_posix()
+
+    def _of(self, files: list[Path], *skipped: str) -> LocalText:
+        return LocalText(self.root, files, field=self.field, skipped=(*self.skipped, *skipped))
+
+
+def told(train: LocalText, validation: LocalText | None) -> list[str]:
+    """Which files are read for what, and which are not, in a line each."""
+    kept = "every 20th part is held out" if validation is None else f"{_few(validation)} held out"
+    skipped = [f"not read: {text_files.few(train.skipped)}"] if train.skipped else []
+    return [f"text: {_few(train)} to train on; for validation, {kept}", *skipped]
+
+
+def _few(source: LocalText) -> str:
+    return text_files.few([source.name(file) for file in source.files])
 
 
 class HubText:
@@ -60,43 +102,41 @@ class HubText:
             try:
                 rows = load_dataset(self.repository, data_files={"train": file}, split="train", streaming=True).skip(skipped)
                 for taken, row in enumerate(rows, start=skipped + 1):
-                    yield _sound(row["text"]), (number, taken)
+                    yield sound(row["text"]), (number, taken)
             except (OSError, KeyError) as error:
                 message = str(error).splitlines()[0]
                 raise ValueError(f"cannot read {file} of {self.repository} ({message}): run the same command again to go on") from None
 
 
-def local_text(path: Path, *, held_out: bool | None = None) -> LocalText:
+def local_text(path: Path, *, field: str = "text") -> LocalText:
     """The text files at `path`: one file, or all in a folder and below it, by name.
-
-    `held_out` picks those that are named as validation (True) or the others (False); None takes all.
 
     Raises:
         ValueError: there is no text.
     """
-    if path.is_file() and not path.name.endswith(SUFFIXES):
-        raise ValueError(f"{path}: expected text as {', '.join(SUFFIXES)}, or a folder of such files")
+    endings = ", ".join(text_files.SUFFIXES)
     if not path.exists():
-        raise ValueError(f"no text at {path}: expected a file ({', '.join(SUFFIXES)}), a folder of them, c4 or stdlib")
-    root = path if path.is_dir() else path.parent
-    below = path.rglob("*") if path.is_dir() else [path]
-    files = [file for file in below if file.is_file() and file.name.endswith(SUFFIXES) and not file.name.startswith(".")]
+        raise ValueError(f"no text at {path}: expected a file ({endings}), a folder of them, c4 or stdlib")
+    if path.is_file():
+        if not text_files.is_text(path):
+            raise ValueError(f"{path}: expected text as {endings}, or a folder of such files")
+        return LocalText(path.parent, [path], field=field)
+    files, skipped = text_files.below(path)
     if not files:
-        raise ValueError(f"no text in {path}: expected files that end with {', '.join(SUFFIXES)}")
-    files.sort(key=lambda file: file.relative_to(root).as_posix())
-    chosen = [file for file in files if held_out is None or ("validation" in file.name) == held_out]
-    return LocalText(root, chosen)
+        raise ValueError(f"no text in {path}: expected files that end with {endings}; found {text_files.few(skipped)}")
+    return LocalText(path, files, field=field, skipped=tuple(skipped))
 
 
-def read_documents(file: Path) -> Iterator[str]:
-    """The documents of one file.
+def read_documents(file: Path, field: str = "text") -> Iterator[str]:
+    """The documents of one file; `field` holds the text of a line of JSON.
 
     Raises:
         ValueError: a line is not UTF-8, not JSON, or has no text; the message names file and line.
     """
-    open_file: Any = gzip.open if file.name.endswith(".gz") else open
+    name = file.name.lower()
+    open_file: Any = gzip.open if name.endswith(".gz") else open
     with open_file(file, "rb") as stream:
-        yield from _paragraphs(file, stream) if file.name.endswith(".txt") else _json_lines(file, stream)
+        yield from _paragraphs(file, stream) if name.removesuffix(".gz").endswith(".txt") else _json_lines(file, stream, field)
 
 
 def _paragraphs(file: Path, stream: IO[bytes]) -> Iterator[str]:
@@ -111,21 +151,29 @@ def _paragraphs(file: Path, stream: IO[bytes]) -> Iterator[str]:
         yield "".join(lines).rstrip("\r\n")
 
 
-def _json_lines(file: Path, stream: IO[bytes]) -> Iterator[str]:
+def _json_lines(file: Path, stream: IO[bytes], field: str) -> Iterator[str]:
     for number, line in _lines(file, stream):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = JSON.decode(line)
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{file}, line {number}: not JSON ({error.msg} at column {error.colno}); expected one object per line"
             ) from None
-        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        except RecursionError:
+            raise ValueError(f"{file}, line {number}: nested too deeply to be read; take the line out, or what is nested in it") from None
+        text = row
+        for part in field.split("."):
+            text = text.get(part) if isinstance(text, dict) else None
+        if not isinstance(text, str):
             found = f"an object with {', '.join(map(repr, row)) or 'nothing'}" if isinstance(row, dict) else type(row).__name__
-            raise ValueError(f"{file}, line {number}: expected an object with a string 'text', got {found}")
-        if row["text"].strip():
-            yield _sound(row["text"])
+            raise ValueError(
+                f"{file}, line {number}: expected an object with a string {field!r}, got {found}; "
+                "name the field that holds the text: --field NAME, or --field OUTER.INNER for one inside another"
+            )
+        if text.strip():
+            yield sound(text)
 
 
 def _lines(file: Path, stream: IO[bytes]) -> Iterator[tuple[int, str]]:
@@ -140,7 +188,7 @@ def _lines(file: Path, stream: IO[bytes]) -> Iterator[tuple[int, str]]:
         raise ValueError(f"{file}, after line {number}: the gzip file is cut off or corrupt ({error}); fetch it again") from None
 
 
-def _sound(text: str) -> str:
+def sound(text: str) -> str:
     """The text without lone surrogates, which JSON can spell and UTF-8 cannot."""
     try:
         text.encode("utf-8")

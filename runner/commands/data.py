@@ -39,11 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     prepare.add_argument("--name", help="what workloads call the data (default: the source's name)")
     prepare.add_argument("--tokenizer", metavar="T", help="bytes, a tokenizer.json, or an id of the hub (default: bytes; c4: t5-base)")
+    prepare.add_argument("--eos", metavar="TOKEN", help="ends a document (default: the one that the tokenizer's configuration names)")
+    prepare.add_argument(
+        "--field", metavar="NAME", help="field of a line of JSON that holds the text, OUTER.INNER if it is in another (default: text)"
+    )
     prepare.add_argument("--layout", choices=("packed", "padded"), help="default: packed; c4: padded")
     prepare.add_argument("--length", type=int, metavar="N", help=f"tokens kept of each document (default: all; padded: {PADDED_LENGTH})")
     prepare.add_argument("--documents", type=int, metavar="N", help=f"stop after so many (default: all; c4: {C4_DOCUMENTS:,})")
     prepare.add_argument(
-        "--validation-source", metavar="PATH", help="text for validation (default: files named validation, or each 20th part)"
+        "--validation-source",
+        metavar="PATH",
+        help="text for validation (default: files or folders named validation, valid, val or dev, or each 20th part)",
     )
     prepare.add_argument("--out", type=Path, metavar="DIR", help="folder to write, instead of $SLIMPERF_DATA/NAME or data/NAME")
     prepare.add_argument("--quiet", action="store_true", help="no progress")
@@ -69,6 +75,8 @@ def prepare_data(args: argparse.Namespace) -> int:
     job = data_job.of(args)
     out = args.out or data_root() / job.name
     there = (out / META).exists()
+    for line in data_job.told(job):
+        print(line)
     try:
         _show(job, out, quiet=args.quiet)
     except KeyboardInterrupt:
