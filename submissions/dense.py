@@ -23,7 +23,23 @@ Decay = Literal["after", "before", "coupled"]
 FUSED_DTYPE = {torch.float64: "fp32", torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
-class FamilyAdam(torch.optim.AdamW):
+class ByParameter(Optimizer):
+    """An optimizer whose step can be taken parameter by parameter, since what belongs to the update as a whole is counted apart."""
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure: the runner owns the backward pass
+        self.advance()
+        self.apply()
+
+    def advance(self) -> None:
+        """Begins the next update."""
+        raise NotImplementedError(f"{type(self).__name__} must define advance()")
+
+    def apply(self) -> None:
+        """The current update of the parameters that have a gradient."""
+        raise NotImplementedError(f"{type(self).__name__} must define apply()")
+
+
+class FamilyAdam(ByParameter, torch.optim.AdamW):
     """torch's fused AdamW with the GaLore family's two habits: eps beside the raw sqrt(v), weight decay after the step.
 
     lr sqrt(1-b2^t)/(1-b1^t) m/(sqrt(v)+eps) is torch's step with eps / sqrt(1-b2^t). Source: transformers' former AdamW class, from
@@ -36,20 +52,14 @@ class FamilyAdam(torch.optim.AdamW):
         super().__init__(parameters, lr=lr, betas=betas, eps=eps, weight_decay=0.0, fused=True)
         self.param_groups[0].update(t=0, raw_eps=eps, decay_after=weight_decay)
 
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure: the runner owns the backward pass
-        self.advance()
-        self.apply()
-
     def advance(self) -> None:
-        """Begins the next update."""
         group = self.param_groups[0]
         group["t"] += 1
         group["eps"] = group["raw_eps"] / math.sqrt(1 - group["betas"][1] ** group["t"])
 
     @torch.no_grad()
     def apply(self) -> None:
-        """The current update of the parameters that have a gradient."""
-        super().step()
+        torch.optim.AdamW.step(self)
         group = self.param_groups[0]
         if group["decay_after"]:
             updated = [parameter for parameter in group["params"] if parameter.grad is not None]

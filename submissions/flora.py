@@ -18,6 +18,7 @@ Shapes: b stacked matrices, m <= n, r rank.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -116,8 +117,8 @@ class Scaled(engine.MatrixOptimizer):
     """Tells the rule the root mean square of each weight before it updates it."""
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure: the runner owns the backward pass
-        for stack in self.stacks:
+    def apply(self, stacks: Sequence[engine.Stack]) -> None:
+        for stack in stacks:
             norms = torch._foreach_norm(list[Tensor](stack.parameters))
             stack.state["rms"].copy_(torch.stack(norms) / math.sqrt(stack.parameters[0].numel()))
-        super().step()
+        super().apply(stacks)

@@ -134,6 +134,7 @@ class Blocks(engine.MatrixOptimizer):
 
     def __init__(self, rule: Frugal, members: Sequence[engine.Named], *, lr: float, seed: int) -> None:
         super().__init__(rule, members, lr=lr, seed=seed)
+        self.stacked = not engine.ALONE.get()  # asked now: blocks are chosen again long after this
         self.members, self.seed, self.gap, self.order = members, seed, rule.gap, rule.order
         self.full, self.empty = dataclasses.replace(rule, rho=1.0), dataclasses.replace(rule, rho=0.0)
         self.size = round(rule.rho * len(members))
@@ -154,12 +155,12 @@ class Blocks(engine.MatrixOptimizer):
         self.stacks = []
         for rule, at_work in ((self.full, True), (self.empty, False)):
             part = [member for place, member in enumerate(self.members) if (place in chosen) == at_work]
-            self.stacks += [engine.Stack(group, rule, self.seed) for group in engine.stacks_of(part, stacked=True)]
+            self.stacks += [engine.Stack(group, rule, self.seed) for group in engine.stacks_of(part, self.stacked)]
 
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure: the runner owns the backward pass
+    def advance(self) -> None:
         if self.t % self.gap == 0:
             self.choose(self.t + 1)
-        super().step()
+        super().advance()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.choose(max(state_dict["t"], 1))

@@ -74,7 +74,7 @@ class Lift(Submission):
         return [PrincipalAdam(matrices, self), *([dense.adam(others, decay="before", **options)] if others else [])]
 
 
-class PrincipalAdam(dense.ExactState):
+class PrincipalAdam(dense.ByParameter, dense.ExactState):
     """AdamW on chosen entries of each matrix."""
 
     def __init__(self, members: Sequence[Named], rule: Lift) -> None:
@@ -88,10 +88,12 @@ class PrincipalAdam(dense.ExactState):
             moments = W.new_zeros(2, count, dtype=linalg.arithmetic(W.dtype))
             self.state[W] = {"index": W.new_zeros(count, dtype=torch.int32), "m": moments[0].clone(), "v": moments[1].clone()}
 
+    def advance(self) -> None:
+        self.param_groups[0]["t"] += 1
+
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure: the runner owns the backward pass
+    def apply(self) -> None:
         group, rule = self.param_groups[0], self.rule
-        group["t"] += 1
         t, lr = group["t"], group["lr"]
         for W in group["params"]:
             if W.grad is None or W.is_meta:

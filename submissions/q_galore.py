@@ -9,8 +9,8 @@ Zhang et al. 2024, arXiv 2407.08296; released code VITA-Group/Q-GaLore 5bd2f1c (
 Memory: 2nr + mr/2 bytes, a scale for every 256 moments and two for every 256 entries of P, 9 numbers that schedule refreshes, 2 (a seed).
 The weights lie on their 8-bit grid at all times (256 entries share a step and a least value), but as floats, because torch
 differentiates only floats: records show their float bytes, where the paper counts mn + 8 mn/256. Defaults: the released 60M script (lr
-0.015, T 200); its command line sets beta2 = 0.95. Departures: the released cosine has a sign, which the arbitrary signs of singular
-vectors make random; its P takes a byte for each entry; its classes run neither on a CPU nor with bitsandbytes 0.50.
+0.015, T 200); its command line sets beta2 = 0.95, here 0.999. Departures: the released cosine has a sign, which the arbitrary signs
+of singular vectors make random; its P takes a byte for each entry; its classes run neither on a CPU nor with bitsandbytes 0.50.
 Embedding and head stay in floats.
 Shapes: b stacked matrices, m <= n, r rank.
 """
@@ -18,6 +18,7 @@ Shapes: b stacked matrices, m <= n, r rank.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -138,9 +139,9 @@ class OnGrid(engine.MatrixOptimizer):
     """Writes updated weights back to 8-bit grids, up or down at random so that small updates count on the mean."""
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure: the runner owns the backward pass
-        super().step()
-        for stack in self.stacks:
+    def apply(self, stacks: Sequence[engine.Stack]) -> None:
+        super().apply(stacks)
+        for stack in stacks:
             for parameter, seed in zip(stack.parameters, stack.state["seed_b"].tolist(), strict=True):
                 generator = linalg.generator(seed, self.t, parameter.device)
                 dtype = linalg.arithmetic(parameter.dtype)

@@ -23,44 +23,46 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from submissions import linalg, pieces
+from submissions import dense, linalg, pieces
 from submissions.base import Submission, Training, named_roles, require
 
 
-class ScheduleFreeAdamW(Optimizer):
-    """The rule, on all its parameters at once."""
+class ScheduleFreeAdamW(dense.ByParameter, dense.ExactState):
+    """The rule, on parameters of any shape."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], rule: ScheduleFree) -> None:
-        defaults = {"lr": rule.lr, "t": 0, "lr_max": 0.0, "weight_sum": 0.0}
+        defaults = {"lr": rule.lr, "t": 0, "lr_max": 0.0, "weight_sum": 0.0, "c": 0.0}
         super().__init__(parameters, defaults)
         self.rule = rule
         for parameter in parameters:
             z = parameter.detach().to(linalg.arithmetic(parameter.dtype), copy=True)
             self.state[parameter] = {"z": z, "v": torch.zeros_like(z)}
 
-    def states(self, key: str) -> list[Tensor]:
-        return [self.state[parameter][key] for parameter in self.param_groups[0]["params"]]
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure: the runner owns the backward pass
+    def advance(self) -> None:
         group, rule = self.param_groups[0], self.rule
         group["t"] += 1
         group["lr_max"] = max(group["lr_max"], group["lr"])
         weight = group["t"] ** rule.r * group["lr_max"] ** rule.weight_lr_power
         group["weight_sum"] += weight
-        c = weight / group["weight_sum"] if group["weight_sum"] else 0.0
-        gradients = [parameter.grad for parameter in group["params"]]
-        for W, gradient, z, v in pieces.batches(group["params"], gradients, self.states("z"), self.states("v")):
+        group["c"] = weight / group["weight_sum"] if group["weight_sum"] else 0.0
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        ready = [parameter for parameter in self.param_groups[0]["params"] if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in ready]
+        states = ([self.state[parameter][key] for parameter in ready] for key in ("z", "v"))
+        for W, gradient, z, v in pieces.batches(ready, gradients, *states):
             y = [parameter.to(own.dtype) for parameter, own in zip(W, z, strict=True)]  # itself, unless it is bf16
             G = [part.to(own.dtype) for part, own in zip(gradient, z, strict=True)]
-            self.update(y, z, v, G, c)
+            self.update(y, z, v, G)
             for parameter, own in zip(W, y, strict=True):
                 if parameter.dtype != own.dtype:
                     parameter.copy_(own)
 
-    def update(self, y: list[Tensor], z: list[Tensor], v: list[Tensor], G: list[Tensor], c: float) -> None:
+    def update(self, y: list[Tensor], z: list[Tensor], v: list[Tensor], G: list[Tensor]) -> None:
         """y, z and v at the current step, in place."""
         group, rule = self.param_groups[0], self.rule
+        c = group["c"]
         torch._foreach_mul_(v, rule.betas[1])
         torch._foreach_addcmul_(v, G, G, 1 - rule.betas[1])
         D = torch._foreach_sqrt(v)
@@ -115,7 +117,8 @@ class ScheduleFree(Submission):
         y = optimizer.param_groups[0]["params"]
         aside = [parameter.detach().clone() for parameter in y]  # undoing the interpolation would not give the same bits
         with torch.no_grad():
-            for parameter, z in zip(y, optimizer.states("z"), strict=True):
+            for parameter in y:
+                z = optimizer.state[parameter]["z"]
                 parameter.copy_(parameter.to(z.dtype).lerp(z, 1 - 1 / self.betas[0]))
         try:
             yield
