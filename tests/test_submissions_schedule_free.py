@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from loop import assert_resumes
 from parity import Matrices, fill_gradients, largest_difference
 from projection import assert_golden, final_weights, golden
 from torch.optim import Optimizer
@@ -90,6 +91,11 @@ def test_bf16_weights_follow_their_fp32_iterates() -> None:
     for mine, reference in zip(short.parameters(), exact.parameters(), strict=True):
         assert {value.dtype for value in ours.state[mine].values()} == {torch.float32}
         torch.testing.assert_close(mine.float(), reference, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_kill_leaves_no_trace(dtype: torch.dtype) -> None:
+    assert_resumes(ScheduleFree(lr=1e-2), before=3, after=4, dtype=dtype)
 
 
 def test_its_learning_rate_stays_after_the_warm_up() -> None:
