@@ -5,7 +5,6 @@ The model is one layer of `llama_nano`, with square, tall and wide matrices.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner import catalog, expansion, hyperparameters, memory, record, status, train
+from runner import catalog, expansion, faults, hyperparameters, memory, record, status, train
 from runner.trial import Trial
 from submissions import engine
 from submissions.base import Submission
@@ -54,7 +53,7 @@ def contract(trial: Trial) -> Iterator[Finding]:
         return
     with tempfile.TemporaryDirectory() as folder:
         whole = _train(trial, Path(folder) / "whole")
-        yield _ended(whole, trial)
+        yield _ended(whole)
         if whole.status != "missed":
             return
         again = _train(trial, Path(folder) / "again")
@@ -79,8 +78,8 @@ def _gradients(submission: Submission, trial: Trial) -> Finding:
                 if not torch.isfinite(parameter).all():
                     kind = "zero" if scale == 0 else "normal"
                     return Finding(clause, f"{name} has NaN or infinite weights after a {kind} gradient: guard the division (+ eps)")
-    except Exception as error:  # the user's code may raise anything; the finding names where
-        return Finding(clause, f"{_place(error, trial)}{type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:  # the user's code may raise anything; the finding names where
+        return Finding(clause, faults.told(error, catalog.files(trial.submission)))
     loose = [type(value).__name__ for o in optimizers for value in _kept(o) if not isinstance(value, Tensor | int | float)]
     return Finding(clause, f"state holds a {loose[0]}; expected tensors only" if loose else None, "weights stay finite; state is tensors")
 
@@ -105,11 +104,11 @@ def _train(trial: Trial, results: Path, *, stop_after: int | None = None) -> rec
     return end
 
 
-def _ended(end: record.End, trial: Trial) -> Finding:
+def _ended(end: record.End) -> Finding:
     clause = f"trains {STEPS} steps"
     if end.status == "missed":
         return Finding(clause, None, "it owns every parameter once, and updates have the right shape")
-    return Finding(clause, f"{_line_in(end.traceback or '', trial.submission)}{end.status}: {end.reason}")
+    return Finding(clause, f"{end.status}: {end.reason}")
 
 
 def _differs(one: record.End, other: record.End, what: str) -> str | None:
@@ -139,18 +138,3 @@ def _memory(submission: Submission, trial: Trial, end: record.End) -> Finding:
         "state has the predicted size",
         f"after {STEPS} steps state has {measured:,} bytes, at the start {predicted:,}: make every tensor in init, in its final shape",
     )
-
-
-def _place(error: BaseException, trial: Trial) -> str:
-    trace = error.__traceback__
-    place = ""
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == trial.submission:
-            place = f"{trial.submission}, line {trace.tb_lineno}: "
-        trace = trace.tb_next
-    return place
-
-
-def _line_in(traceback: str, file: str) -> str:
-    found = re.findall(rf'File "{re.escape(file)}", line (\d+)', traceback)
-    return f"{file}, line {found[-1]}: " if found else ""

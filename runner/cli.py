@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner import fields
+from runner import faults, fields
 
 COMMANDS = {
     "run": "run one submission on one workload, over seeds",
@@ -115,7 +115,11 @@ def _command(name: str, words: list[str]) -> int:
         allow_abbrev=False,
     )
     module.add_arguments(parser)
-    code: int = module.main(parser.parse_args(words))
+    args = parser.parse_args(words)
+    try:
+        code: int = module.main(args)
+    except SystemExit as error:  # no command calls it: a file of the user's did
+        raise ValueError(faults.told(error)) from error
     return code
 
 

@@ -122,6 +122,7 @@ def _become(work: object, request: Request, *pipes: IO[str]) -> None:
         assert callable(work)
         code = work(request.arguments)
     except SystemExit as error:
+        traceback.print_exc()
         code = error.code if isinstance(error.code, int) else 1
     except BaseException:  # a fork must end here, whatever happened
         traceback.print_exc()

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from runner import brackets, catalog, checkpoint, compilation, composition, layerwise, memory, observation, record, sharding
+from runner import brackets, catalog, checkpoint, compilation, composition, faults, layerwise, memory, observation, record, sharding
 from runner.attempt import Attempt
 from runner.clock import Clock
 from runner.devices import Group, Silent
@@ -73,8 +73,8 @@ def execute(
         reason = attempt.reason
         if save_model is not None and status in ("reached", "missed"):
             save_model(attempt.workload, attempt.training.model)
-    except Exception as error:  # a whole trial: its end must be on record, whatever it was
-        (status, reason), trace = verdict(error), traceback.format_exc()
+    except (Exception, SystemExit) as error:  # a whole trial: its end must be on record, whatever it was
+        (status, reason), trace = verdict(error, trial), traceback.format_exc()
     if not started:
         writer.write(brackets.bare_start(trial, number, device, threads))
     writer.write(brackets.ending(attempt, status, reason, trace, clock))
@@ -100,7 +100,10 @@ def prepare(
     """Everything the trial names, built, checked and resumed; the clock runs when it returns."""
     place = torch.device(device)
     if trial.source_sha256 != catalog.source_sha256(trial.submission):
-        raise ValueError(f"{trial.submission} has changed since this trial was planned; plan it again (a changed file makes new trials)")
+        raise ValueError(
+            f"{trial.submission} or a module beside it has changed since this trial was planned;"
+            " plan it again (a changed file makes new trials)"
+        )
     workload = catalog.workload(trial.workload, trial.overrides)
     submission = composition.submission_of(trial)
     data = workload.open_data()
@@ -175,9 +178,9 @@ def observe(attempt: Attempt, path: Path) -> None:
         attempt.observer = Observer(asked.shadow, members, trial.seed, betas, eps)
 
 
-def verdict(error: Exception) -> tuple[Status, str]:
-    """Out of memory, out of disk (the trial goes on when there is room again), or failed; and why."""
-    said = f"{type(error).__name__}: {error}"
+def verdict(error: BaseException, trial: Trial) -> tuple[Status, str]:
+    """Out of memory, out of disk (the trial goes on when there is room again), or failed; and why, with the submission's line."""
+    said = faults.told(error, catalog.files(trial.submission))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "preempted", f"{said}; free space, then run it again: it goes on from its last checkpoint"
     exhausted = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)

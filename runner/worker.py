@@ -85,7 +85,7 @@ def processes(trial: Trial) -> int:
     """How many the trial wants; 1 also if that cannot be told, so that the trial's record says why."""
     from runner import catalog
 
-    with contextlib.suppress(Exception):  # a user's file is run to find out
+    with contextlib.suppress(Exception, SystemExit):  # a user's file is run to find out
         return catalog.workload(trial.workload, trial.overrides).devices
     return 1
 

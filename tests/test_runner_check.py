@@ -34,7 +34,7 @@ UPDATE = 'state["M"].sign(), {}'
 WRONG = {
     "NaN after a zero gradient": (UPDATE, "G_bmn / G_bmn.norm(dim=(-2, -1), keepdim=True), {}", "NaN or infinite weights after a zero"),
     "wrong shape": (UPDATE, 'state["M"].sign().mT[:, :1], {}', "update returned shape"),
-    "raises": (UPDATE, 'state["missing"], {}', "mine.py, line 27: KeyError: 'missing'"),
+    "raises": (UPDATE, 'state["missing"], {}', "KeyError: 'missing' (mine.py:27)"),
     "hidden memory": (UPDATE, "G_bmn.sign() / (COUNT.append(t) or len(COUNT)), {}", "a second run with the same seed has other weights"),
     "forgets a parameter": (
         "    def init(",

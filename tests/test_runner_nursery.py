@@ -63,7 +63,8 @@ def test_each_worker_ends_in_its_own_way(own: Nursery, tmp_path: Path) -> None:
     assert code(own, log, "fall") == 1
     assert code(own, log, "signals") == 3, "held back until the worker can take them"
     told = log.read_text()
-    assert told.startswith("a worker says leave here\na worker says fall here\nTraceback")
+    assert told.startswith("a worker says leave here\nTraceback")
+    assert "SystemExit: 7\na worker says fall here\nTraceback" in told
     assert "RuntimeError: over" in told
 
 
