@@ -133,7 +133,7 @@ def decode(text: str) -> Line:
     kind = row.pop("kind")
     if kind == "start" and row.get("schema") != SCHEMA:
         raise ValueError(f"record schema {row.get('schema')!r}; this version of SlimPerf reads schema {SCHEMA}")
-    shapes.check(row, SHAPES[kind], name=f"a {kind} line")
+    shapes.check(row, SHAPES[kind], name=f"this {kind} line")
     if kind == "point":
         row["value"] = float(row["value"])
     return KINDS[kind](**row)

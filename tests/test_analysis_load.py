@@ -136,7 +136,7 @@ def test_a_broken_line_in_the_middle_ends_the_record_there(tmp_path: Path) -> No
     trials, points = load.study(tmp_path)
     assert len(points) == 3
     assert trials["status"].tolist() == ["running"]
-    assert "line 5: no field 'name' in a point line; read up to there" in trials.attrs["problems"][0]
+    assert "line 5: no field 'name' in this point line; read up to there" in trials.attrs["problems"][0]
 
 
 @pytest.mark.parametrize(
