@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis import notes, tables
+from analysis.figures import canvas
 from analysis.tables import CELL
 
 MOST = 6
@@ -26,6 +27,7 @@ def found(trials: pd.DataFrame, tuning: pd.DataFrame) -> list[str]:
         *_seeds(trials),
         *_selection(tuning),
         *_edges(tuning),
+        *_letters(trials),
         *_problems(trials),
     ]
 
@@ -90,6 +92,15 @@ def _edges(tuning: pd.DataFrame) -> Iterator[str]:
     for (workload, edge), rows in tuning.dropna(subset=["edge"]).groupby(["workload", "edge"], sort=False):
         names = notes.listed(sorted(rows["submission"]))
         yield f"{workload}: the best value of {names} lies at the edge of the space ({edge}); a wider search may do better"
+
+
+def _letters(trials: pd.DataFrame) -> Iterator[str]:
+    letters = canvas.undrawable({str(name) for column in CELL for name in trials[column]})
+    if letters:
+        yield (
+            f"no font here has the letters {' '.join(letters[:MOST])}{' and others' if len(letters) > MOST else ''} of names: "
+            "figures show boxes in their place; install a font that has them, such as Noto Sans CJK"
+        )
 
 
 def _problems(trials: pd.DataFrame) -> Iterator[str]:

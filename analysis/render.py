@@ -44,8 +44,14 @@ COUNTS = {"steps", "baseline_steps", "needed"}
 BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 INTERVAL = re.compile(r" (\[.*\])$")
 MUTED = r' <span class="i">\1</span>'
+UNPRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+"""Line breaks and control characters, which would break a row or command a terminal."""
+MARKDOWN = re.compile(r"[\\|<>&`*\[\]~$]|(?<![^\W_])_+|_+(?![^\W_])")
+"""What GitHub reads as markup in a cell; an underscore within a word it does not."""
 TEX = str.maketrans(
-    {char: f"\\{char}" for char in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    {char: f"\\{char}" for char in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 )
 TIMES = (("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0))
 
@@ -60,7 +66,7 @@ class Layout:
 
 
 def layout(table: pd.DataFrame) -> Layout:
-    """Headings with units, and cells with intervals folded in."""
+    """Headings with units, and cells with intervals folded in, each on one line."""
     ends = {f"{name}{end}" for name in table.columns for end in ("_low", "_high")}
     names = [name for name in table.columns if name not in ends]
     headings, columns, numeric = [], [], []
@@ -70,8 +76,8 @@ def layout(table: pd.DataFrame) -> Layout:
         cells = [write(value) for value in table[name]]
         if low is not None and high is not None:
             cells = [_interval(cell, a, b, write) for cell, a, b in zip(cells, low, high, strict=True)]
-        headings.append(heading)
-        columns.append(cells)
+        headings.append(UNPRINTED.sub(" ", heading))
+        columns.append([UNPRINTED.sub(" ", cell) for cell in cells])
         numeric.append(pd.api.types.is_numeric_dtype(table[name]) and not pd.api.types.is_bool_dtype(table[name]))
     return Layout(headings=tuple(headings), rows=tuple(zip(*columns, strict=True)), numeric=tuple(numeric))
 
@@ -87,7 +93,8 @@ def text(table: pd.DataFrame) -> str:
 def markdown(table: pd.DataFrame) -> str:
     """A GitHub table, aligned in the source too."""
     cells = layout(table)
-    rows = [tuple(cell.replace("|", "\\|") for cell in row) for row in (cells.headings, *cells.rows)]
+    head = tuple(map(_md, cells.headings))
+    rows = [head, *(tuple(c if right else _md(c) for c, right in zip(row, cells.numeric, strict=True)) for row in cells.rows)]
     widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
     rule = ["-" * (w - 1) + (":" if right else "-") for w, right in zip(widths, cells.numeric, strict=True)]
     body = [_line(row, widths, cells, sep=" | ", pad=True) for row in rows]
@@ -98,7 +105,8 @@ def latex(table: pd.DataFrame) -> str:
     r"""A `tabular` in booktabs style; needs \usepackage{booktabs}."""
     cells = layout(table)
     columns = "".join("r" if right else "l" for right in cells.numeric)
-    body = [" & ".join(map(_tex, row)) + r" \\" for row in cells.rows]
+    # A bracket or star at the beginning would be read as an argument of the line before.
+    body = ["{}" * row[0].startswith(("[", "*")) + " & ".join(map(_tex, row)) + r" \\" for row in cells.rows]
     head = " & ".join(map(_tex, cells.headings)) + r" \\"
     return "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""])
 
@@ -110,7 +118,8 @@ def html(table: pd.DataFrame, *, marks: Mapping[str, str] | None = None) -> str:
         marks: HTML to put before a submission's name, by name.
     """
     cells = layout(table)
-    marked = [marks if heading == "submission" and marks else {} for heading in cells.headings]
+    printed = {UNPRINTED.sub(" ", name): mark for name, mark in (marks or {}).items()}
+    marked = [printed if heading == "submission" else {} for heading in cells.headings]
     head = "".join(f"<th{_class(right)}>{escaping.escape(name)}</th>" for name, right in zip(cells.headings, cells.numeric, strict=True))
 
     def cell(value: str, right: bool, names: Mapping[str, str]) -> str:
@@ -123,7 +132,11 @@ def html(table: pd.DataFrame, *, marks: Mapping[str, str] | None = None) -> str:
 
 
 def csv(table: pd.DataFrame) -> str:
-    """Every column with every digit; missing values are empty."""
+    """Every column with every digit; missing values are empty.
+
+    Text stays as it is, for programs that join tables by name: a name such as `=1+2` is not guarded against spreadsheets that would
+    take it for a formula.
+    """
     return table.to_csv(index=False, lineterminator="\n")
 
 
@@ -215,6 +228,10 @@ def _line(row: tuple[str, ...], widths: list[int], cells: Layout, *, sep: str = 
 
 def _class(numeric: bool) -> str:
     return ' class="n"' if numeric else ""
+
+
+def _md(cell: str) -> str:
+    return MARKDOWN.sub(lambda found: "".join(f"\\{sign}" for sign in found[0]), cell)
 
 
 def _tex(cell: str) -> str:

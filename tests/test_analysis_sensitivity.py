@@ -78,7 +78,7 @@ def test_a_cell_that_most_seeds_left_has_no_colour_and_others_say_what_they_lost
     assert "2 of 3 lost" in texts
     assert "9\n1 of 3 lost" in texts
     assert len(figure.axes[0].patches) == 1, "hatched"
-    assert "lost: came to no result" in words(figure)
+    assert "lost: trials without a result" in words(figure)
 
 
 def test_a_map_of_lost_cells_alone_is_drawn() -> None:

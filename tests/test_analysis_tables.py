@@ -208,7 +208,7 @@ def test_markdown_latex_and_html_escape_what_they_must() -> None:
     assert len({line.replace("\\|", "x").count("|") for line in markdown}) == 1, "every row has the same number of cells"
     latex = render.latex(TABLE)
     assert r"a\_b" in latex
-    assert r"50\% <more>" in latex
+    assert r"50\% \textless{}more\textgreater{}" in latex
     assert latex.count(r"\\") == 3
     assert [rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [True] * 3
     html = render.html(TABLE, marks={"a_b": "<i></i>"})

@@ -16,6 +16,9 @@ from analysis import palette, spread, tables
 from analysis.figures import canvas
 from analysis.figures.training import VALUES
 
+LETTERS = 50
+"""How many letters of a tick's label fit under an axis."""
+
 
 def against(final: pd.DataFrame, *, x: str, y: str, hue: str = "submission", styles: palette.Styles | None = None) -> Figure:
     """Mean of `y` (smaller is better) with its 95 % interval over seeds against `x`, one line per value of `hue`.
@@ -32,12 +35,12 @@ def against(final: pd.DataFrame, *, x: str, y: str, hue: str = "submission", sty
     numeric = pd.to_numeric(table[x], errors="coerce").notna().all() and not table[x].map(lambda value: isinstance(value, bool)).any()
     order = sorted(table[x].unique(), key=(lambda value: (0, float(value), "")) if numeric else (lambda value: (1, 0.0, str(value))))
     places = {value: float(value) if numeric else float(index) for index, value in enumerate(order)}
-    table = table.assign(_x=table[x].map(places)).sort_values("_x", kind="stable")
+    table = table.assign(_x=table[x].map(places))
     entries, cut = {}, False
     with canvas.house_style():
         figure, (axes,) = canvas.panels(1)
         for value, line, style in _lines(table, hue, styles):
-            entries[_text(hue, value)] = _line(axes, line, y, style)
+            entries[_text(hue, value)] = _line(axes, line.sort_values("_x"), y, style)
         axes.set(xlabel=_name(x), ylabel=VALUES.get(y, _name(y)))
         if not numeric:
             axes.set_xticks(range(len(order)), [tables.plain(value) for value in order])
@@ -79,7 +82,8 @@ def heatmap(final: pd.DataFrame, *, x: str, y: str, value: str) -> Figure:
         if np.isfinite(means).any(axis=None):
             figure.colorbar(image, ax=axes, label=VALUES.get(value, _name(value)))
         if table["lost"].any():
-            canvas.note(figure, "lost: came to no result; the number is then a median with those infinite\nhatched: it is infinite")
+            words = "lost: trials without a result; a number beside it is a median that counts them as infinite"
+            canvas.note(figure, f"{words}\nhatched: half of them or more were lost")
     return figure
 
 
@@ -114,10 +118,14 @@ def _line(axes: Axes, rows: pd.DataFrame, y: str, style: palette.Style) -> Line2
 
 
 def _tick_at_values(axes: Axes, values: list[float]) -> None:
-    """Ticks where something was measured, thinned so that their labels do not touch."""
-    values = sorted(values)
-    step = -(-len(values) // 7)
-    axes.set_xticks(values[::step], [f"{value:g}" for value in values[::step]])
+    """Ticks of a logarithmic axis where something was measured, thinned so that their labels do not touch."""
+    widest = max(len(f"{value:g}") for value in values)
+    apart = (max(values) / min(values)) ** ((widest + 2) / LETTERS)
+    shown = [min(values)]
+    for value in sorted(values):
+        if value >= apart * shown[-1]:
+            shown.append(value)
+    axes.set_xticks(shown, [f"{value:g}" for value in shown])
     axes.set_xticks([], minor=True)
 
 
