@@ -85,6 +85,25 @@ def test_a_damaged_test_file_is_named_with_the_entry(tmp_path: Path, entries: An
     assert not (tmp_path / "out" / "tasks.json").exists()
 
 
+def test_a_damaged_file_leaves_what_was_prepared_before_as_it_is(tmp_path: Path) -> None:
+    whole = commonsense_files.prepare(write_tasks(tmp_path / "source"), tmp_path / "out")
+    with pytest.raises(ValueError, match="entry 1: no text in"):
+        commonsense_files.prepare(write_tasks(tmp_path / "other", train=21, boolq_test=["text"]), tmp_path / "out")
+    commonsense_files.verify(tmp_path / "out", whole)
+    assert commonsense_files.read_index(tmp_path / "out") == whole
+
+
+def test_half_a_character_in_a_task_file_becomes_the_sign_for_one(tmp_path: Path) -> None:
+    entry = {**boolean(1), "instruction": "\ud800 " + boolean(1)["instruction"], "input": "\udfff"}
+    source = write_tasks(tmp_path / "source", boolq_test=[entry], boolq_train=[entry])
+    (source / "boolq" / "test.json").write_bytes(b"\xef\xbb\xbf" + (source / "boolq" / "test.json").read_bytes())
+    index = commonsense_files.prepare(source, tmp_path / "out")
+    examples = commonsense_files.test_examples(tmp_path / "out", index, "boolq") + commonsense_files.train_examples(tmp_path / "out", index)
+    assert all(example.instruction.encode() for example in examples)
+    assert examples[0].instruction.startswith("\ufffd is 1")
+    assert examples[0].instruction.endswith("\n\n\ufffd")
+
+
 def test_a_training_output_must_state_its_answer(tmp_path: Path) -> None:
     entries = [boolean(1), {**boolean(2), "output": "I do not know"}]
     with pytest.raises(ValueError, match=r"train\.json, entry 2: the output 'I do not know' does not state the answer 'true'"):
@@ -95,9 +114,10 @@ def test_empty_folders_and_broken_json_say_what_was_expected(tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"no tests in .*: expected folders such as"):
         commonsense_files.prepare(tmp_path, tmp_path / "out")
     source = write_tasks(tmp_path / "source")
-    (source / "boolq" / "test.json").write_text("[{")
-    with pytest.raises(ValueError, match=r"boolq/test\.json is not JSON"):
-        commonsense_files.prepare(source, tmp_path / "out")
+    for broken in ("[{", 100_000 * "["):
+        (source / "boolq" / "test.json").write_text(broken)
+        with pytest.raises(ValueError, match=r"boolq/test\.json is not JSON"):
+            commonsense_files.prepare(source, tmp_path / "out")
     for task in ("boolq", "ARC-Easy"):
         (source / task / "train.json").unlink()
     with pytest.raises(ValueError, match=r"--source nobody/nothing: no such folder, and no data set of the Hugging Face hub"):

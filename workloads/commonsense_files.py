@@ -54,7 +54,7 @@ class Index:
 
 
 def prepare(source: Path, out: Path) -> Index:
-    """Checks the task files in `source` and copies them to `out`; the index is written last.
+    """Checks the task files in `source`, then copies them to `out`; the index is written last.
 
     Raises:
         ValueError: no tests, nothing to train on, or a damaged file.
@@ -68,10 +68,13 @@ def prepare(source: Path, out: Path) -> Index:
     if not train:
         raise ValueError(f"nothing to train on in {source}: expected {MIXTURE}, or train.json in a task's folder such as {tasks / 'boolq'}")
     index = Index(
-        train=tuple(_kept(path, out, MIXTURE if mixture else f"{path.parent.name}/{path.name}", read_train(path)) for path in train),
-        test={task: _kept(path, out, f"{task}/{path.name}", read_test(path, task)) for task, path in test.items()},
+        train=tuple(File(MIXTURE if mixture else _name(path), sha256_of(path), len(read_train(path))) for path in train),
+        test={task: File(_name(path), sha256_of(path), len(read_test(path, task))) for task, path in test.items()},
         source=source.resolve().name,
     )
+    for path, file in zip((*train, *test.values()), (*index.train, *index.test.values()), strict=True):
+        (out / file.path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, out / file.path)
     replace_file(out / INDEX, json.dumps({"sha256": index.sha256, **asdict(index)}, indent=1))
     return index
 
@@ -145,10 +148,8 @@ def verify(folder: Path, index: Index) -> None:
             )
 
 
-def _kept(path: Path, out: Path, name: str, examples: list[Example]) -> File:
-    (out / name).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, out / name)
-    return File(name, sha256_of(out / name), len(examples))
+def _name(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
 
 
 def train_examples(folder: Path, index: Index) -> list[Example]:

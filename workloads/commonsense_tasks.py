@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from workloads.text import sound
+
 TASKS = ("boolq", "piqa", "social_i_qa", "hellaswag", "winogrande", "ARC-Easy", "ARC-Challenge", "openbookqa")
 """In the order of the published tables."""
 MIXTURE = "commonsense_170k.json"
@@ -105,10 +107,10 @@ def _instruction(entry: dict[str, str]) -> str:
 
 def _entries(path: Path) -> list[dict[str, str]]:
     try:
-        entries: Any = json.loads(path.read_text(encoding="utf-8"))
+        entries: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError:
         raise ValueError(f"{path} is missing: expected a task file of LLM-Adapters") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); fetch the file again") from None
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path}: expected a list of objects with {', '.join(FIELDS)}, got {type(entries).__name__}")
@@ -116,7 +118,7 @@ def _entries(path: Path) -> list[dict[str, str]]:
         missing = [field for field in FIELDS if not isinstance(entry, dict) or not isinstance(entry.get(field), str)]
         if missing:
             raise ValueError(f"{path}, entry {number}: no text in {', '.join(missing)}; expected an object with {', '.join(FIELDS)}")
-    return entries
+    return [{key: sound(value) for key, value in entry.items() if isinstance(value, str)} for entry in entries]
 
 
 def _short(text: str) -> str:
