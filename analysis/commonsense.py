@@ -31,7 +31,7 @@ def answers(trials: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
     are left out.
     """
     values = _by_trial(trials, points)
-    means = spread.over(values, "accuracy", by=[*CELL, "task"])
+    means = spread.over(values, "accuracy", by=[*CELL, "task"], within=(0.0, 1.0))
     others = values.groupby([*CELL, "task"], sort=False)[[name for name in METRICS if name != "accuracy"]].mean().reset_index()
     table = means.merge(others, on=[*CELL, "task"]).rename(columns={"count": "questions"})
     is_average = table["task"] == AVERAGE

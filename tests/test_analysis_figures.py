@@ -192,3 +192,41 @@ def test_a_submission_keeps_its_look_whoever_else_is_there() -> None:
     assert len({style.colour for style in many.values()}) == 5
     crowd = palette.assign([f"s{i}" for i in range(45)])
     assert len({(style.colour, str(style.dash)) for style in crowd.values()}) == 45
+
+
+def raced(times: dict[str, list[float]]) -> pd.DataFrame:
+    rows = [(name, time) for name, values in times.items() for time in values]
+    return pd.DataFrame(rows, columns=["submission", "reached_seconds"]).assign(workload="w", status="reached", target_value=1.0)
+
+
+FAR = {"one": [10.0, 10.5], "two": [12.0, 12.4], "far": [9.0, 26.0]}
+"""Of two seeds that differ much, Student's interval ends at some 12,000 s."""
+
+
+def test_one_far_interval_does_not_squeeze_the_race() -> None:
+    figure = figures.time_to_target(raced(FAR))
+    (axes,) = figure.axes
+    assert axes.get_xlim()[0] == 0
+    assert 26 < axes.get_xlim()[1] < 60
+    arrows = [line for line in axes.lines if line.get_marker() == ">"]
+    assert [line.get_ydata().tolist() for line in arrows] == [[2.0]], "at the row of the widest"
+    assert "arrow: it goes on" in figure.get_supxlabel()
+
+
+def test_nothing_is_cut_where_all_intervals_are_alike() -> None:
+    figure = figures.time_to_target(raced({"one": [10.0, 10.5], "two": [12.0, 12.5]}))
+    high = max(collection.get_segments()[0][:, 0].max() for collection in figure.axes[0].collections)
+    assert figure.axes[0].get_xlim()[1] > high
+    assert "arrow" not in figure.get_supxlabel()
+
+
+def test_far_intervals_are_cut_upwards_too() -> None:
+    table = pd.DataFrame({"submission": ["a", "b", "c"], "bytes_peak": [1e9, 2e9, 3e9], "reached_seconds": [10.0, 12.0, 14.0]})
+    table = table.assign(reached_seconds_low=[9.0, 11.0, 0.1], reached_seconds_high=[11.0, 13.0, 900.0])
+    figure = figures.pareto(table)
+    assert figure.axes[0].get_ylim()[1] < 25
+    marks = {line.get_marker(): line.get_xdata().tolist() for line in figure.axes[0].lines if line.get_marker() in ("^", "v")}
+    assert marks["^"] == marks["v"] == pytest.approx([3e9 / 2**30])
+    assert "arrow: it goes on" in figure.get_supxlabel()
+    figure = figures.against(raced(FAR).assign(**{"hp.lr": 0.1}), x="hp.lr", y="reached_seconds")
+    assert "arrow: it goes on" in figure.get_supxlabel()

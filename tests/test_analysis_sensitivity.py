@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import records
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis import figures, palette, sensitivity, spread, tables
+from analysis import figures, load, palette, report, sensitivity, spread, tables
 
 LUCKY = {(4, 0.1): [4.0, math.nan, math.nan]}
 """One seed of three reaches the target, sooner than all others."""
@@ -108,3 +110,20 @@ def test_whole_numbers_stay_whole_where_another_submission_lacks_the_hyperparame
     mixed = rows.dropna().assign(**{"hp.rank": lambda table: table["hp.rank"].astype(object).where(table["hp.rank"] > 4, "none")})
     axes = figures.against(mixed, x="hp.rank", y="reached_seconds").axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["8", "none"]
+
+
+def test_a_submission_that_lost_most_trials_is_not_called_closest(tmp_path: Path) -> None:
+    target = {**records.TARGET, "value": 0.1}
+    for seed in range(3):
+        records.write(tmp_path, "lucky", seed, speed=3.0, status="diverged" if seed else None, target=target)
+    assert "Every submission lost most of its trials before their end, so none is called closest." in said(tmp_path)
+    for seed in range(3):
+        records.write(tmp_path, "solid", seed, speed=1.0, target=target)
+    words = said(tmp_path)
+    assert "Closest at the end was solid" in words
+    assert "Not counted: lucky, of which most trials were lost before their end." in words
+
+
+def said(results: Path) -> str:
+    trials, points = load.study(results)
+    return " ".join(report.digest(trials, points).headlines.values())

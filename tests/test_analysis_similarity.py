@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from analysis import intruders, similarity, spikes
+from analysis import intruders, similarity, spikes, spread, trajectory
 from analysis.similarity import Factors
 
 
@@ -122,3 +123,17 @@ def test_a_planted_direction_is_an_intruder_and_a_scaled_matrix_has_none() -> No
     alike = intruders.similarities(old, new, leading=16)
     assert alike[0] < 0.1
     assert (alike[1:8] > 0.7).all()
+
+
+def test_intervals_end_where_values_do() -> None:
+    table = pd.DataFrame({"seed": [0, 1, 2], "cosine": [0.96, 0.985, 0.999]})
+    free = spread.over(table.assign(pair="R-G"), "cosine", by=["pair"])
+    assert free["cosine_high"].item() > 1
+    measured = {"cosine": table["cosine"], "spearman": [-0.9, -0.95, -1.0], "ratio": [0.1, 1.0, 10.0], "distance": [0.0, 0.1, 0.0]}
+    steps = table[["seed"]].assign(rank=4, basis="svd", pair="R-G", step=1, distance_normalised=0.1, **measured)
+    row = trajectory.averaged(steps).iloc[0]
+    assert row["cosine_high"] == 1
+    assert row["cosine_low"] == free["cosine_low"].item(), "the other end stays"
+    assert row["spearman_low"] == -1
+    assert row["distance_low"] == 0
+    assert row["ratio_high"] > 100, "a ratio has no end"
