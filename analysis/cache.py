@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raise it when the columns of `analysis.load` change."""
 SMALLEST = 4_000_000
 """Bytes of records below which reading them again costs less than the copy is worth."""
