@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runner import record, sharding
+from runner import record, same_data, sharding
 from runner.trial import Trial
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def content_of(attempt: Attempt) -> dict[str, Any]:
     states = sharding.states(training.optimizers, attempt.group) if attempt.owners else [o.state_dict() for o in training.optimizers]
     return {
         "trial": attempt.trial.id,
+        "data": same_data.hashes(attempt.data.identity()),
         "t": training.t,
         "model": training.model.state_dict(),
         "optimizers": states,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import statistics
+import sys
 from collections import Counter
 from pathlib import Path
 
-from runner import catalog, local, plan, profile, progress, status
+from runner import catalog, local, plan, profile, progress, same_data, status
 from runner.outcomes import Outcome
 from runner.profile import Profile
 from runner.trial import Trial
@@ -48,7 +50,12 @@ def trials(found: list[Trial], args: argparse.Namespace, *, fresh: bool = False,
             raise ValueError(f"--{name} {getattr(args, name)}: expected at least 1")
     if args.executor == "local":
         check_device(args.device)
+    identities = same_data.identities(found)
+    if not fresh:
+        same_data.check(found, args.results, identities)
     plan.check(found)
+    for line in [] if args.quiet else same_data.warnings(found, identities):
+        warn(line)
     if args.executor == "local" and args.device.startswith("cuda"):
         check_memory(found, args.device)
     if args.executor == "slurm":
@@ -59,6 +66,12 @@ def trials(found: list[Trial], args: argparse.Namespace, *, fresh: bool = False,
     if table:
         print(report(ended, args.results))
     return exit_code(ended)
+
+
+@functools.cache
+def warn(line: str) -> None:
+    """Says something once, however many calls of a search would say it."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def submit(found: list[Trial], args: argparse.Namespace, *, fresh: bool) -> int:

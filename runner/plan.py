@@ -26,15 +26,13 @@ Group = tuple[Trial, list[Trial]]
 
 
 def check(trials: list[Trial]) -> None:
-    """Opens the data and builds configurations on the meta device, so that bad input stops before anything is measured.
+    """Builds configurations on the meta device, so that bad input stops before anything is measured.
 
     Raises:
-        ValueError: data is missing or changed, or a configuration does not fit its model (a rank above the matrix).
+        ValueError: a configuration does not fit its model (a rank above the matrix).
     """
     from runner import memory
 
-    for first, _ in _groups(trials, points=False):
-        catalog.workload(first.workload, first.overrides).open_data()
     for first in configurations(trials)[:CHECKED]:
         with contextlib.suppress(RuntimeError, NotImplementedError):  # it reads values, which meta tensors do not have; the trial will tell
             memory.prepared(composition.submission_of(first), catalog.workload(first.workload, first.overrides))

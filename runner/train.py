@@ -18,10 +18,12 @@ from runner.clock import Clock
 from runner.devices import Group, Silent
 from runner.probes import Collector
 from runner.record import SCHEMA, Start, Status, Writer
+from runner.same_data import OtherData, difference
 from runner.shadow import Observer
 from runner.trial import Trial
 from submissions import engine
 from submissions.base import MATRIX_ROLES, Submission, Training, named_roles
+from workloads import targets
 from workloads.base import Workload
 
 CHECKPOINT_SECONDS = 60.0
@@ -59,6 +61,7 @@ def execute(
     writer = Silent() if group.rank else Writer(record.path_of(study, trial.id, number))
     clock = Clock(torch.device(device))
     attempt: Attempt | None = None
+    start: Start | None = None
     started = False
     status: Status
     reason, trace = None, None
@@ -75,8 +78,9 @@ def execute(
             save_model(attempt.workload, attempt.training.model)
     except (Exception, SystemExit) as error:  # a whole trial: its end must be on record, whatever it was
         (status, reason), trace = verdict(error, trial), traceback.format_exc()
+        start = error.start if isinstance(error, OtherData) else start
     if not started:
-        writer.write(brackets.bare_start(trial, number, device, threads))
+        writer.write(start or brackets.bare_start(trial, number, device, threads))
     writer.write(brackets.ending(attempt, status, reason, trace, clock))
     writer.close()
     if status != "preempted" and not group.rank:
@@ -107,6 +111,7 @@ def prepare(
     workload = catalog.workload(trial.workload, trial.overrides)
     submission = composition.submission_of(trial)
     data = workload.open_data()
+    workload = dataclasses.replace(workload, target=targets.on_data(workload.target, data.identity().get("sha256")))
     model = composition.model_of(submission, workload, trial.seed, place)
     training = Training(model=model, seed=trial.seed, steps=workload.budget.steps)
     if workload.layerwise:
@@ -139,7 +144,15 @@ def prepare(
         attempt.activations = memory.activations(workload, model, next(iter(attempt.batch(1).micro)))
     there = not fresh and attempt.checkpoint_path.exists()
     saved = None if fresh else checkpoint.load(attempt.checkpoint_path, place)
-    seconds = checkpoint.take_up(attempt, saved) if saved and saved["trial"] == trial.id else None
+    mine = saved if saved and saved["trial"] == trial.id else None
+    if mine and (why := difference(mine.get("data", {}), data.identity())):
+        kept = brackets.bare_start(trial, number, device, threads, workload)
+        raise OtherData(
+            dataclasses.replace(kept, data=mine["data"], resumed_step=mine["t"]),
+            f"{attempt.checkpoint_path}, of step {mine['t']}, was made on other data: {why}; restore them and run it again, "
+            "or remove the file to start from step 0",
+        )
+    seconds = checkpoint.take_up(attempt, mine) if mine else None
     attempt.lost_seconds += lost(study, trial, number, (seconds or {}).get("total", 0.0))
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats(place)
@@ -179,7 +192,9 @@ def observe(attempt: Attempt, path: Path) -> None:
 
 
 def verdict(error: BaseException, trial: Trial) -> tuple[Status, str]:
-    """Out of memory, out of disk (the trial goes on when there is room again), or failed; and why, with the submission's line."""
+    """Out of memory, out of disk or of its data (it goes on when they are back), or failed; and why, with the submission's line."""
+    if isinstance(error, OtherData):
+        return "preempted", str(error)
     said = faults.told(error, catalog.files(trial.submission))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "preempted", f"{said}; free space, then run it again: it goes on from its last checkpoint"

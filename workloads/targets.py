@@ -6,6 +6,7 @@ A workload in a user's file loads its own with `load_target("mine", Path(__file_
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,19 @@ def data_mismatch(target: Target | None, data_sha256: str | None) -> str | None:
         return None
     python = f" of Python {made_on['python']}" if made_on["python"] else ""
     return f"set on other data (sha256 {made_on['data'][:12]}{python}) than these ({str(data_sha256)[:12]})"
+
+
+def on_data(target: Target | None, data_sha256: str | None) -> Target | None:
+    """The target as it counts on these data: if it was set on others it is provisional, and says so."""
+    if target is None or (why := data_mismatch(target, data_sha256)) is None:
+        return target
+    return replace(target, provisional=True, source=f"{target.source}; {why}")
+
+
+def made_on(target: Target | None) -> str | None:
+    """Hash of the data that a target was set on; None if nobody knows."""
+    found = _MADE_ON.search(target.source) if target else None
+    return found["data"] if found else None
 
 
 def file_name(workload: str) -> str:

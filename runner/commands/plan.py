@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,9 @@ def main(args: argparse.Namespace) -> int:
 
 def show(found: list[Trial], results: Path) -> int:
     """Prints the plan."""
-    from runner import plan, status
+    from runner import plan, same_data, status
 
     print(status.aligned(plan.table(found, results)))
     print(plan.footer(found, results))
+    print("".join(f"{line}\n" for line in same_data.warnings(found)), end="", file=sys.stderr)
     return 0
