@@ -46,8 +46,8 @@ INTERVAL = re.compile(r" (\[.*\])$")
 MUTED = r' <span class="i">\1</span>'
 UNPRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 """Line breaks and control characters, which would break a row or command a terminal."""
-MARKDOWN = re.compile(r"[\\|<>&`*\[\]~$]|(?<![^\W_])_+|_+(?![^\W_])")
-"""What GitHub reads as markup in a cell; an underscore within a word it does not."""
+MARKDOWN = re.compile(r"[\\|`*~$]|<(?=[a-zA-Z/!?])|&(?=[a-zA-Z#])|\](?=[(\[])|(?<![^\W_])_+|_+(?![^\W_])")
+"""What GitHub reads as markup in a cell; a number's interval or an underscore within a word it does not."""
 TEX = str.maketrans(
     {char: f"\\{char}" for char in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}

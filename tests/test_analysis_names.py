@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from html import unescape
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import records
+from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -140,11 +142,26 @@ def test_a_line_break_in_a_name_breaks_no_row() -> None:
 
 
 def test_markdown_escapes_what_is_markup_in_a_cell() -> None:
-    row = render.markdown(NAMES).splitlines()[3]
-    escaped = r"\*b\* \_i\_ \`c\` \[l\](u) \<b\> \|p\| \&amp; \~\~s\~\~ \$x\$ a_b \\"
-    assert escaped in row
-    interval = pd.DataFrame({"x": [1.0], "x_low": [0.5], "x_high": [2.0]})
-    assert "1.000 [0.5000, 2.000]" in render.markdown(interval), "numbers stay as they are"
+    page = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    words = [
+        *NAMES["submission"][1:],
+        "[a][b]",
+        "[a]: b",
+        "![i](u)",
+        "<http://x.y>",
+        "<!-- c",
+        "__a__b_",
+        "&#35;",
+        "3 < 4 > 2",
+        "1. a",
+        "# a",
+        "- a",
+    ]
+    cells = re.findall("<td>(.*?)</td>", page.render(render.markdown(pd.DataFrame({"a b": words}))))
+    assert [unescape(cell) for cell in cells] == words
+    assert r"\$x\$ a_b \\" in render.markdown(NAMES), "no formula either"
+    table = pd.DataFrame({"ours": ["0.98 [0.95, 1]"], "claim": ["31.06 < 31.52"], "x": [1.0], "x_low": [0.5], "x_high": [2.0]})
+    assert "| 0.98 [0.95, 1] | 31.06 < 31.52 | 1.000 [0.5000, 2.000] |" in render.markdown(table), "what is no markup stays as it is"
 
 
 def test_latex_escapes_what_it_reads_as_commands() -> None:
