@@ -31,7 +31,10 @@ class Mine(Submission):
         {body}
 """
 UNCHANGED = "pass"
-SCHEDULED = "optimizer.register_step_post_hook(lambda *_: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5))"
+MADE_EARLY = (
+    "scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)\n        optimizer.register_step_post_hook(lambda *_: scheduler.step())"
+)
+MADE_LATE = "optimizer.register_step_post_hook(lambda *_: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5))"
 
 
 def ended(folder: Path, body: str, **overrides: object) -> record.End:
@@ -55,11 +58,11 @@ def ended(folder: Path, body: str, **overrides: object) -> record.End:
     return end
 
 
-@pytest.mark.parametrize("layerwise", [False, True])
-def test_a_scheduler_in_a_submission_is_told_who_owns_the_rate(layerwise: bool, tmp_path: Path) -> None:
-    end = ended(tmp_path, SCHEDULED, layerwise=layerwise)
+@pytest.mark.parametrize(("body", "layerwise"), [(MADE_EARLY, False), (MADE_LATE, False), (MADE_LATE, True)])
+def test_a_scheduler_in_a_submission_is_told_who_owns_the_rate(body: str, layerwise: bool, tmp_path: Path) -> None:
+    end = ended(tmp_path, body, layerwise=layerwise)
     assert (end.status, end.step) == ("failed", 2), end.reason
-    told = r"the learning rate of group 0 of AdamW is 0\.0005, but .* was set: override lr_factor; the runner owns the learning rate"
+    told = r"the learning rate of group 0 of AdamW is \S+, but \S+ was set: override lr_factor; the runner owns the learning rate"
     assert re.search(told, str(end.reason)), end.reason
 
 
