@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from submissions.base import Submission
     from workloads.base import Workload
 
-_DEFINES_SUBMISSION = re.compile(r"^class \w+\((?:\w+\.)?(?:Matrix|Adapter|Block)?Submission\)", re.MULTILINE)
+_DEFINES_SUBMISSION = re.compile(r"^class \w+\((?:\w+\.)?(?:Adam|Matrix|Adapter|Block)?Submission\)", re.MULTILINE)
 _SHARED = frozenset({"adapters", "base", "blocks", "dense", "engine", "linalg", "pieces", "quantisation", "schedules"})
 _DEFINES_WORKLOADS = re.compile(r"^WORKLOADS\b", re.MULTILINE)
 
@@ -144,6 +144,7 @@ def workload(name: str, overrides: dict[str, Any] | None = None) -> Workload:
     for key, value in (overrides or {}).items():
         changed = _override(changed, key, value)
     changed = changed.adapted(frozenset(overrides or {}))
+    changed.check()
     return dataclasses.replace(changed, name=label(changed.name, overrides or {}))
 
 

@@ -201,6 +201,11 @@ def refused(place: Path, said: str, **changed: Any) -> None:
 
 def test_what_does_not_fit_together_is_said_before_anything_trains(place: Path, tmp_path: Path) -> None:
     refused(place, r"tasks = \['boolk'\]: 'boolk' is none of boolq, piqa", tasks=["boolk"])
+    refused(place, r"held_out = 0: expected a whole number of at least 1", held_out=0)
+    refused(place, r"grid_examples = 0: expected a whole number of at least 1", grid_examples=0)
+    refused(place, r"test_examples = -1: expected a whole number, 0 for none, or null for all", test_examples=-1)
+    refused(place, r"batch\.length = 1: expected at least 2 tokens", **{"batch.length": 1})
+    refused(place, r"batch\.length = 8 cuts all 6 held-out examples before their answers", prompt_loss=False, **{"batch.length": 8})
     refused(place, "has no tests of hellaswag: it has boolq, ARC-Easy", tasks=["hellaswag"])
     refused(place, "40 training examples, expected more than the 40 held out", held_out=40)
     refused(place, "commonsense data 'elsewhere' are not prepared", data="elsewhere")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -176,6 +178,61 @@ def test_a_target_survives_only_changes_that_leave_the_task_alone():
     assert catalog.workload("llama_60m", {"steps": 100, "batch.micro": 8}).target == BY_NAME["llama_60m"].target
     for change in ({"batch.length": 128}, {"validation_tokens": 1000}, {"model.layers": 2}):
         assert catalog.workload("llama_60m", change).target is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"batch.length": 0}, "batch.length = 0: expected a whole number of at least 1"),
+        ({"batch.sequences": -1}, "batch.sequences = -1: expected a whole number of at least 1"),
+        ({"batch.micro": 0}, "batch.micro = 0: expected"),
+        ({"legacy_sequences": 0}, "legacy_sequences = 0: expected"),
+        ({"validation_tokens": 0}, "validation_tokens = 0: expected"),
+        ({"loss_chunk": 0}, "loss_chunk = 0: expected"),
+        ({"evaluate_every": 0}, "evaluate_every = 0: expected"),
+        ({"model.layers": 0}, "model.layers = 0: expected"),
+        ({"model.eps": 0.0}, "model.eps = 0.0: expected a positive number"),
+        ({"model.heads": 3}, "model.heads = 3: expected a number that divides model.hidden = 128 into parts of an even size"),
+        ({"model.heads": 128}, "model.heads = 128: expected a number that divides"),
+        ({"devices": 3}, "batch.sequences = 8: expected a multiple of devices = 3"),
+        ({"diverged_above": 0.0}, "diverged_above = 0.0: expected a positive number"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_values_that_no_trial_could_have_are_refused_before_there_is_one(changes, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        catalog.workload("llama_nano", changes)
+
+
+def test_fields_that_depend_on_each_other_may_be_changed_one_after_the_other():
+    assert catalog.workload("llama_nano", {"model.hidden": 90, "model.heads": 3}).model.heads == 3
+
+
+def test_data_without_a_token_to_predict_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLIMPERF_DATA", str(tmp_path))
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"text": "ab" if number == 39 else "-"}) + "\n" for number in range(40)))
+
+    class Words(Bytes):
+        """Every word is a token, but `-` is none."""
+
+        def encode(self, documents):
+            return (np.array([*(2 for _ in document.strip("-")), 1], dtype=np.uint32) for document in documents)
+
+    def opened(name, **changes):
+        source = text.local_text(tmp_path / "mine.jsonl")
+        task = preparation.Preparation(name=name, source=source, tokenizer=Words(), layout="padded", **changes)
+        list(preparation.prepare(task, tmp_path / name))
+        return prepared.open_tokens(name, length=1 if name == "short" else 8)
+
+    for name in ("empty", "short"):
+        with pytest.raises(ValueError, match=r"hold no training document with a second token, .* batch\.length = [18]:"):
+            opened(name)
+    data = opened("some", validation=text.local_text(tmp_path / "mine.jsonl"))
+    steps = [data.rows(0, step, Batch(sequences=4, length=8)) for step in range(1, 11)]
+    full = next(step for step, rows in enumerate(steps, start=1) if 39 in rows)
+    assert data.target_tokens(0, full, Batch(sequences=4, length=8)) == 2
+    with pytest.raises(ValueError, match=r"none of the 4 sequences of step \d+ has a token to predict within batch\.length = 8"):
+        data.target_tokens(0, full % 10 + 1, Batch(sequences=4, length=8))
 
 
 def test_unprepared_data_name_the_command(tmp_path, monkeypatch):

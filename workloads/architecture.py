@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from workloads.base import require, require_counts
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
@@ -29,6 +31,20 @@ class Architecture:
     eps: float = 1e-6
     """Of RMSNorm."""
     rope_base: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        require_counts(self, "hidden", "mlp", "layers", "heads", "vocab", within="model.")
+        for name in ("eps", "rope_base"):
+            require(getattr(self, name) > 0, f"model.{name}", getattr(self, name), "a positive number")
+
+    def check(self) -> None:
+        """Stops if the heads do not share the hidden size, or have an odd one: positions rotate pairs.
+
+        Raises:
+            ValueError: naming the field, what it is and what was expected.
+        """
+        fine = self.hidden % self.heads == 0 and self.hidden // self.heads % 2 == 0
+        require(fine, "model.heads", self.heads, f"a number that divides model.hidden = {self.hidden} into parts of an even size")
 
     def std(self, role: str) -> float:
         """Standard deviation of the initial weights of a matrix with this role."""

@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 Dtype = Literal["fp32", "bf16"]
 
 
+def require(fine: bool, name: str, given: object, expected: str) -> None:
+    """Raises ValueError naming the field, what was given and what was expected, unless `fine`."""
+    if not fine:
+        raise ValueError(f"{name} = {given!r}: expected {expected}")
+
+
+def require_counts(owner: object, *names: str, within: str = "") -> None:
+    """Raises ValueError unless each of these fields is a count; None, where a field may be it, is no count to be checked."""
+    for name in names:
+        given = getattr(owner, name)
+        require(given is None or given >= 1, f"{within}{name}", given, "a whole number of at least 1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """The quality that ends the race."""
@@ -69,6 +82,9 @@ class Batch:
     length: int
     micro: int | None = None
 
+    def __post_init__(self) -> None:
+        require_counts(self, "sequences", "length", "micro", within="batch.")
+
     @property
     def tokens(self) -> int:
         return self.sequences * self.length
@@ -100,6 +116,10 @@ class Workload(ABC):
     """Divide the optimizer's state over the devices, by matrix."""
     compile: bool = False
     """Compile the model with `torch.compile`; the time it takes is on the clock, from an empty cache."""
+
+    def __post_init__(self) -> None:
+        require_counts(self, "evaluate_every", "devices")
+        require(self.diverged_above > 0, "diverged_above", self.diverged_above, "a positive number")
 
     @abstractmethod
     def build(self, seed: int, device: torch.device | str) -> nn.Module:
@@ -140,6 +160,15 @@ class Workload(ABC):
     def adapted(self, changed: frozenset[str]) -> Workload:
         """What follows from a user's changes of these fields (as typed: `data`, `batch.length`), such as a target that no longer holds."""
         return self
+
+    def check(self) -> None:
+        """Stops if fields do not go together; what one alone may not be is refused when it is set.
+
+        Raises:
+            ValueError: naming the field, what it is and what was expected.
+        """
+        divides = self.batch.sequences % self.devices == 0
+        require(divides, "batch.sequences", self.batch.sequences, f"a multiple of devices = {self.devices}, which share them")
 
     def spec(self) -> dict[str, Any]:
         """Plain data that identifies the workload; part of the trial's content hash."""

@@ -49,6 +49,10 @@ class Rows:
     def __len__(self) -> int:
         return int(self._first[-1])
 
+    def bear_loss(self) -> bool:
+        """Whether any row has a target: the shortest documents are their end token alone."""
+        return not self._ends or (self.length > 1 and any(ends[-1] > len(ends) for ends in self._ends))
+
     def counts(self, rows: Int) -> Int:
         """Loss-bearing targets of each row."""
         if not self._ends:
@@ -98,6 +102,11 @@ class TokenData(Data):
                 raise ValueError(
                     f"data {meta.name!r} in {folder} hold no {split} sequence of {length} tokens: use a smaller length, or more text"
                 )
+            if not rows.bear_loss():
+                raise ValueError(
+                    f"data {meta.name!r} in {folder} hold no {split} document with a second token, to be predicted, within batch.length = "
+                    f"{length}: use a larger length, or other text"
+                )
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -120,7 +129,7 @@ class TokenData(Data):
             yield to_batch(self.train.read(rows[start : start + micro]), device)
 
     def target_tokens(self, seed: int, step: int, batch: Batch) -> int:
-        return int(self.train.counts(self.rows(seed, step, batch)).sum())
+        return some_targets(int(self.train.counts(self.rows(seed, step, batch)).sum()), step, batch)
 
     def rows(self, seed: int, step: int, batch: Batch) -> Int:
         """Numbers of the training sequences of `step` (from 1)."""
@@ -141,6 +150,20 @@ class TokenData(Data):
         reached = np.cumsum(self.validation.counts(most))
         enough = min(int(np.searchsorted(reached, tokens)) + 1, len(most))
         return most[:enough], int(reached[enough - 1])
+
+
+def some_targets(count: int, step: int, batch: Batch) -> int:
+    """The number of targets in the batch of a step.
+
+    Raises:
+        ValueError: there is none, so that there is no mean loss either.
+    """
+    if not count:
+        raise ValueError(
+            f"none of the {batch.sequences} sequences of step {step} has a token to predict within batch.length = {batch.length}: "
+            "give a step more or longer sequences, or leave empty documents out of the data"
+        )
+    return count
 
 
 def to_batch(rows: Int, device: torch.device | str) -> Tokens:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from workloads import progress
 from workloads.architecture import Architecture
-from workloads.base import Batch, Budget, Data, Precision, Target, Workload
+from workloads.base import Batch, Budget, Data, Precision, Target, Workload, require, require_counts
 from workloads.commonsense_tasks import TASKS, Template
 from workloads.targets import load_target
 
@@ -64,6 +64,18 @@ class CommonsenseWorkload(Workload):
     scoring_tokens: int = 16_384
     """Tokens of questions that go through the model at once in evaluation; a CPU takes no more than `CPU_TOKENS`."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, "held_out", "grid_examples", "scoring_tokens")
+        enough = self.test_examples is None or self.test_examples >= 0
+        require(enough, "test_examples", self.test_examples, "a whole number, 0 for none, or null for all")
+
+    def check(self) -> None:
+        super().check()
+        require(self.batch.length >= 2, "batch.length", self.batch.length, "at least 2 tokens, one of which is predicted")
+        if self.model is not None:
+            self.model.check()
+
     def build(self, seed: int, device: torch.device | str) -> nn.Module:
         """The checkpoint; on the meta device the shape is enough. The base is the same for every seed."""
         import torch
@@ -104,6 +116,7 @@ class CommonsenseWorkload(Workload):
             held_out=self.held_out,
             base=commonsense_bases.identity(base),
         )
+        data.held_out(self.batch.length)
         for task in data.tasks(self.tasks):
             data.questions(task, self.grid_examples)
         return data

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workloads.base import Batch, Data
-from workloads.batches import IGNORED, Int, Tokens, shuffled
+from workloads.batches import IGNORED, Int, Tokens, shuffled, some_targets
 from workloads.commonsense_files import Index, test_examples, train_examples, verify
 from workloads.commonsense_tasks import LEAD, TASKS, Example, Template
 
@@ -81,11 +81,21 @@ class CommonsenseData(Data):
             yield collated(pairs[start : start + micro], device)
 
     def target_tokens(self, seed: int, step: int, batch: Batch) -> int:
-        return sum(int((targets >= 0).sum()) for _, targets in self._global_batch(seed, step, batch))
+        return some_targets(sum(int((targets >= 0).sum()) for _, targets in self._global_batch(seed, step, batch)), step, batch)
 
     def held_out(self, length: int) -> list[tuple[Int, Int]]:
-        """Inputs and targets of the validation examples."""
-        return self.encode(self.validation, length)
+        """Inputs and targets of the validation examples.
+
+        Raises:
+            ValueError: none has a target.
+        """
+        pairs = self.encode(self.validation, length)
+        if not any((targets >= 0).any() for _, targets in pairs):
+            raise ValueError(
+                f"batch.length = {length} cuts all {len(pairs)} held-out examples before their answers, which alone bear loss: "
+                "expected more tokens, or prompt_loss = true"
+            )
+        return pairs
 
     def encode(self, examples: Sequence[Example], length: int) -> list[tuple[Int, Int]]:
         """Inputs and targets, each cut at `length` tokens from the right, as published; what is whole ends with the end token."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from workloads import progress
 from workloads.architecture import Architecture
-from workloads.base import Batch, Budget, Data, Precision, Target, Workload
+from workloads.base import Batch, Budget, Data, Precision, Target, Workload, require_counts
 from workloads.targets import load_target
 
 if TYPE_CHECKING:
@@ -41,6 +41,14 @@ class PretrainingWorkload(Workload):
     """Sequences in one evaluation batch of the published protocol, over all its devices: what N counts in `legacy_ppl`."""
     loss_chunk: int | None = None
     """Tokens whose logits are alive at a time; None keeps those of a whole micro-batch."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, "validation_tokens", "legacy_sequences", "loss_chunk")
+
+    def check(self) -> None:
+        super().check()
+        self.model.check()
 
     def build(self, seed: int, device: torch.device | str) -> nn.Module:
         import torch
