@@ -41,7 +41,7 @@ def result(best: pd.DataFrame, summary: pd.DataFrame, styles: palette.Styles) ->
     shown = summary.drop(columns=["n", "val_loss", "val_loss_low", "val_loss_high", "legacy_ppl", "legacy_ppl_low", "legacy_ppl_high"])
     shown = shown.drop(columns=[name for name in tables.RACE if shown[name].nunique() == 1])
     drawings = []
-    for where, rows in _races(best[best["target_value"].notna() & (best["status"] != "running")]):
+    for where, rows in races(best[best["target_value"].notna() & (best["status"] != "running")]):
         for column, words in (("reached_seconds", "Time"), ("reached_step", "Steps")):
             drawing = figures.time_to_target(rows, column, styles=styles)
             data = spread.times(rows, column, by=CELL)
@@ -59,7 +59,7 @@ def training(best: pd.DataFrame, points: pd.DataFrame, styles: palette.Styles) -
     """Loss against steps and against on-clock seconds, per workload."""
     goals = best.dropna(subset=["target_value"]).drop_duplicates("workload").set_index("workload")
     drawings = []
-    for where, rows in _races(best):
+    for where, rows in races(best):
         name = next((name for name in ("val_loss", "train_loss") if _recorded(rows, points, name)), None)
         if name is None:
             continue
@@ -229,9 +229,9 @@ def protocol(trials: pd.DataFrame) -> Section:
     )
 
 
-def _races(best: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def races(trials: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """(where, trials) of every race; ruleset and machine are named where a workload has more than one."""
-    for workload, rows in best.groupby("workload", sort=False):
+    for workload, rows in trials.groupby("workload", sort=False):
         for (ruleset, machine), part in rows.groupby(["ruleset", "fingerprint"], sort=False):
             words = [f"{ruleset} tuning"] if rows["ruleset"].nunique() > 1 else []
             words += [f"machine {machine}"] if rows["fingerprint"].nunique() > 1 else []

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis import figures, palette, spread, tables
+from analysis import figures, palette, sections, spread, tables
 from analysis.embedding import Figure, Section, Table
-from analysis.tables import CELL
 from runner.record import FINISHED
 
 MOST = 6
@@ -36,14 +35,14 @@ def curves(final: pd.DataFrame, styles: palette.Styles) -> Iterator[Figure]:
     Args:
         final: as `tables.final` gives for `val_loss`.
     """
-    for workload, rows in final.groupby("workload", sort=False):
+    for where, rows in sections.races(final):
         y, words = _outcome(rows)
         for x in _axes(rows, y):
             lowest = tables.lowest(rows, x=x, y=y)
             drawing = figures.against(lowest, x=x, y=y, styles=styles)
-            caption = f"{words} on {workload} against {x.removeprefix('hp.')}, every other hyperparameter at its best."
+            caption = f"{words} on {where} against {x.removeprefix('hp.')}, every other hyperparameter at its best."
             data = spread.surviving(lowest, y, by=["submission", x])
-            yield Figure(name=f"against-{x}-{workload}", caption=caption, drawing=drawing, data=data)
+            yield Figure(name=f"against-{x}-{where}", caption=caption, drawing=drawing, data=data)
 
 
 def maps(final: pd.DataFrame) -> Iterator[Figure]:
@@ -52,15 +51,16 @@ def maps(final: pd.DataFrame) -> Iterator[Figure]:
     Args:
         final: as `tables.final` gives for `val_loss`.
     """
-    for (workload, submission), rows in final.groupby(CELL, sort=False):
+    entries = ((where, name, rows) for where, race in sections.races(final) for name, rows in race.groupby("submission", sort=False))
+    for where, submission, rows in entries:
         y, words = _outcome(rows)
         for down, across in _pairs(rows, y):
             lowest = tables.lowest(rows, x=[down, across], y=y)
             drawing = figures.heatmap(lowest, x=across, y=down, value=y)
             names = f"{down.removeprefix('hp.')} and {across.removeprefix('hp.')}"
-            caption = f"{words} of {submission} on {workload} over {names}; darker is smaller. All else at its best."
+            caption = f"{words} of {submission} on {where} over {names}; darker is smaller. All else at its best."
             data = spread.surviving(lowest, y, by=[down, across])
-            name = f"map-{down}-{across}-{submission}-{workload}"
+            name = f"map-{down}-{across}-{submission}-{where}"
             yield Figure(name=name, caption=caption, drawing=drawing, data=data)
 
 

@@ -28,7 +28,7 @@ def sweep(times: Mapping[tuple[int, float], list[float]]) -> pd.DataFrame:
         for (rank, lr), values in {**grid, **times}.items()
         for seed, time in enumerate(values)
     ]
-    table = pd.DataFrame(rows).assign(workload="w", submission="fira", stop="target", val_loss=3.0)
+    table = pd.DataFrame(rows).assign(workload="w", ruleset="external", fingerprint="f", submission="fira", stop="target", val_loss=3.0)
     return table.assign(trial=[f"t{i}" for i in range(len(table))])
 
 
@@ -91,7 +91,7 @@ def test_a_map_of_lost_cells_alone_is_drawn() -> None:
 
 
 def test_running_trials_are_not_lost() -> None:
-    rows = sweep({}).assign(reached_step=1.0, target_value=1.0, fingerprint="f", tuning_study=0, seconds=1.0, steps=1)
+    rows = sweep({}).assign(reached_step=1.0, target_value=1.0, tuning_study=0, seconds=1.0, steps=1)
     rows.loc[0, ["status", "reached_seconds"]] = "running", math.nan
     points = pd.DataFrame(columns=["trial", "step", "name", "value"])
     spent = pd.DataFrame({"edge": [None], "configurations": [6]})
@@ -122,6 +122,16 @@ def test_a_submission_that_lost_most_trials_is_not_called_closest(tmp_path: Path
     words = said(tmp_path)
     assert "Closest at the end was solid" in words
     assert "Not counted: lucky, of which most trials were lost before their end." in words
+
+
+def test_machines_are_not_mixed_in_a_curve() -> None:
+    slow = sweep({}).assign(fingerprint="slow", reached_seconds=lambda table: 10 * table["reached_seconds"])
+    found = list(sensitivity.curves(pd.concat([sweep({}), slow], ignore_index=True), STYLES))
+    assert [(figure.name, figure.data["n"].unique().tolist()) for figure in found] == [
+        ("against-hp.lr-w (machine f)", [3]),
+        ("against-hp.lr-w (machine slow)", [3]),
+    ]
+    assert all("machine" in figure.caption for figure in found)
 
 
 def said(results: Path) -> str:
