@@ -2,7 +2,7 @@
 
 Modoranu et al. 2025, arXiv 2505.17967; released code IST-DASLab/ISTA-DASLab-Optimizers 4c98e6e.
 
-    Q = orthonormal DCT-III matrix of the short side                 (m <= n: the short side is projected)
+    Q = orthonormal cosine basis of the short side, DCT-II vectors as columns (m <= n: the short side is projected)
     G <- G + E;  every T updates: I = the r rows of Q^T G of largest l1 norm, m and v carried over to them
     R = (Q^T G)_I;  E = G - Q_I R;  u = AdamW(R);  W <- (1 - lr wd) W - lr Q_I u
 

@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-State = dict[str, Tensor]
 Exact = Literal["eigh", "svd"]
 Projector = Literal["eigh", "svd", "subspace"]
 Made = TypeVar("Made")

@@ -77,6 +77,7 @@ class Soap(MatrixSubmission):
                 continue
             old = state[basis]
             if t == 1:
+                # The factor acts by its rounding alone; results on record have it.
                 old.copy_(linalg.eigenbasis((1 - self.b) * covariance(G_bmn, axis)))
                 continue
             product = state[statistics] @ old
@@ -101,6 +102,7 @@ class Soap(MatrixSubmission):
 
     @property
     def b(self) -> float:
+        """Decay rate of the two covariances."""
         return self.betas[1] if self.shampoo_beta is None else self.shampoo_beta
 
 

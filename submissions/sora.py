@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from submissions import adapters
+from submissions import adapters, linalg
 from submissions.adapters import AdapterSubmission
 from submissions.base import Training, require
 
@@ -88,8 +88,9 @@ class Gated(adapters.LowRank):
 
     @torch.no_grad()
     def product(self) -> Tensor:
-        """scale B diag(g) A."""
-        return self.scale * (self.lora_b * self.gate) @ self.lora_a
+        """scale B diag(g) A in the arithmetic's dtype."""
+        dtype = linalg.arithmetic(self.lora_a.dtype)
+        return self.scale * ((self.lora_b.to(dtype) * self.gate.to(dtype)) @ self.lora_a.to(dtype))
 
 
 def shrunk(g: Tensor, size: float, threshold: str) -> Tensor:

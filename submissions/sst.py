@@ -4,9 +4,9 @@ Zhao et al. 2024, arXiv 2405.15481 (ICML 2025), from public notes on the paper; 
 
     U, S, V = SVD of W0
     each update: S by Adam, then S <- max(S, 0)
-    each T updates (an iteration): draw r indices I ~ Multinomial(S), train only U_I and V_I, from zero moments
+    each T updates (an iteration): draw r indices I ~ Multinomial(S), train only U_I and V_I
         with the enhanced gradient dL/dU_i = (dL/dW) V_i, dL/dV_i = (dL/dW)^T U_i, which have no factor S_i;
-        columns back to unit norm after each update
+        columns back to unit norm after each update; moments and step counts of U_I, V_I and S start from zero
     each ceil(m/r) iterations (a round): SVD of W anew
 
 Memory: 2(r(m+n) + m) and three step counters; the model keeps U and V whole, m(m+n) + m, up to twice W for a square matrix, and a
