@@ -14,25 +14,18 @@ from torch import nn
 from torch.optim import Optimizer
 
 from submissions import dense
-from submissions.base import MATRIX_ROLES, StateDtype, Submission, require
+from submissions.base import MATRIX_ROLES, require
+from submissions.dense import AdamSubmission
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamTwoLr(Submission):
+class AdamTwoLr(AdamSubmission):
     """Adam with two learning rates."""
 
     lr: float = 2.5e-3
     """Peak learning rate of the layers' matrices."""
     dense_lr: float = 1e-2
     """Peak learning rate of embedding, head and norms."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of the first and second moment, in [0, 1)."""
-    eps: float = 1e-8
-    """Added to the bias-corrected sqrt(v)."""
-    weight_decay: float = 0.0
-    """Decoupled decay, relative to the learning rate."""
-    state_dtype: StateDtype = "fp32"
-    """Storage of m and v between steps."""
     matrices: tuple[str, ...] = MATRIX_ROLES
     """Roles that move with `lr`."""
 
@@ -43,23 +36,7 @@ class AdamTwoLr(Submission):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.dense_lr > 0, "dense_lr", self.dense_lr, "a positive number")
-        require(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers in [0, 1)")
-        require(self.eps > 0, "eps", self.eps, "a positive number")
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "zero or more")
 
     def optimizers(self, model: nn.Module, seed: int) -> list[Optimizer]:
         groups = zip(dense.split(model, self.matrices), (self.lr, self.dense_lr), strict=True)
-        return [
-            dense.adam(
-                members,
-                lr=lr,
-                betas=self.betas,
-                eps=self.eps,
-                weight_decay=self.weight_decay,
-                decay="before",
-                state_dtype=self.state_dtype,
-                seed=seed,
-            )
-            for members, lr in groups
-            if members
-        ]
+        return [self.adam(members, lr, seed) for members, lr in groups if members]

@@ -17,26 +17,19 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from submissions import dense, engine, linalg
-from submissions.base import MATRIX_ROLES, StateDtype, Submission, Training, named_roles, require
+from submissions.base import MATRIX_ROLES, Training, named_roles, require
+from submissions.dense import AdamSubmission
 from submissions.engine import Named
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdapterSubmission(Submission):
+class AdapterSubmission(AdamSubmission):
     """Trains factors of the chosen matrices by Adam, and all other parameters by another Adam or not at all."""
 
     matrices: tuple[str, ...] = MATRIX_ROLES
     """Roles of the matrices that get factors."""
     rest: Literal["train", "freeze"] = "train"
     """What becomes of embedding, head and norms: trained (pre-training) or frozen (fine-tuning)."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's decay rates."""
-    eps: float = 1e-8
-    """Adam's epsilon, beside the bias-corrected sqrt(v)."""
-    weight_decay: float = 0.0
-    """Decoupled decay of what is trained, relative to the learning rate."""
-    state_dtype: StateDtype = "fp32"
-    """Storage of Adam's moments between steps."""
     dense_lr: float | None = None
     """Peak learning rate of everything but the factors; None takes `lr`."""
 
@@ -44,9 +37,7 @@ class AdapterSubmission(Submission):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "zero or more")
         require(self.dense_lr is None or self.dense_lr > 0, "dense_lr", self.dense_lr, "a positive number or null")
-        require(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers in [0, 1)")
 
     def optimizers(self, model: nn.Module, seed: int) -> list[Optimizer]:
         """Adam of the factors first, then Adam of the rest."""
@@ -56,19 +47,6 @@ class AdapterSubmission(Submission):
     def bound(self) -> str | None:
         """What ties this adapter to its own Adam, if anything does: it then trains under no other submission's rule."""
         return None
-
-    def adam(self, members: list[Named], lr: float, seed: int) -> Optimizer:
-        """An Adam with this submission's constants."""
-        return dense.adam(
-            members,
-            lr=lr,
-            betas=self.betas,
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            decay="before",
-            state_dtype=self.state_dtype,
-            seed=seed,
-        )
 
     def freeze_rest(self, model: nn.Module) -> nn.Module:
         """The model, without gradients outside of the factors if `rest` says so."""

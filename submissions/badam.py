@@ -66,7 +66,7 @@ class Badam(BlockSubmission):
     def own(self, active: Sequence[Named], seed: int) -> list[Optimizer]:
         if any(member.parameter.dtype == torch.bfloat16 for member in active):
             return [MasterAdam(active, self)]
-        return [self.adam(active, seed)]
+        return [self.adam(active, self.lr, seed)]
 
 
 class MasterAdam(dense.ExactState):

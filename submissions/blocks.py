@@ -13,23 +13,15 @@ from typing import ClassVar, Literal
 from torch import nn
 from torch.optim import Optimizer
 
-from submissions import dense
-from submissions.base import StateDtype, Submission, Training, require
+from submissions.base import Training, require
+from submissions.dense import AdamSubmission
 from submissions.engine import Named
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockSubmission(Submission):
+class BlockSubmission(AdamSubmission):
     """Adam on a few blocks at a time, and on what `always` names."""
 
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's decay rates."""
-    eps: float = 1e-8
-    """Adam's epsilon, beside the bias-corrected sqrt(v)."""
-    weight_decay: float = 0.0
-    """Decoupled decay of what is trained, relative to the learning rate."""
-    state_dtype: StateDtype = "fp32"
-    """Storage of Adam's moments between steps."""
     gap: int = 100
     """K: updates from one switch to the next."""
 
@@ -37,8 +29,6 @@ class BlockSubmission(Submission):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "zero or more")
-        require(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers in [0, 1)")
         require(self.gap >= 1, "gap", self.gap, "an integer of at least 1")
 
     def period(self, t: int) -> int:
@@ -55,20 +45,7 @@ class BlockSubmission(Submission):
 
     def own(self, active: Sequence[Named], seed: int) -> list[Optimizer]:
         """New optimizers of the selected parameters."""
-        return [self.adam(active, seed)]
-
-    def adam(self, members: Sequence[Named], seed: int) -> Optimizer:
-        """An Adam with this submission's constants."""
-        return dense.adam(
-            members,
-            lr=self.lr,
-            betas=self.betas,
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            decay="before",
-            state_dtype=self.state_dtype,
-            seed=seed,
-        )
+        return [self.adam(active, self.lr, seed)]
 
     def wrap(self, model: nn.Module, seed: int) -> nn.Module:
         train_only(model, [*self.always(model), *self.selected(model, seed, 0)])
@@ -76,7 +53,7 @@ class BlockSubmission(Submission):
 
     def optimizers(self, model: nn.Module, seed: int) -> list[Optimizer]:
         always = self.always(model)
-        return [*([self.adam(always, seed)] if always else []), *self.own(self.selected(model, seed, 0), seed)]
+        return [*([self.adam(always, self.lr, seed)] if always else []), *self.own(self.selected(model, seed, 0), seed)]
 
     def before_step(self, training: Training) -> None:
         if training.t > 1 and self.period(training.t) != self.period(training.t - 1):

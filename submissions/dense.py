@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from submissions import linalg
-from submissions.base import MatrixSubmission, Probes, State, StateDtype, named_roles
-from submissions.engine import MatrixOptimizer, Named
+from submissions.base import MatrixSubmission, Probes, State, StateDtype, Submission, named_roles, require
+from submissions.engine import MatrixOptimizer, Named, stochastic_bf16
 
 Decay = Literal["after", "before", "coupled"]
 FUSED_DTYPE = {torch.float64: "fp32", torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -119,6 +119,39 @@ def adam(
     return MatrixOptimizer(rule, members, lr=lr, seed=seed)
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdamSubmission(Submission):
+    """Trains by Adam, or has an Adam among its optimizers; these are its constants."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's decay rates of the first and second moment, in [0, 1)."""
+    eps: float = 1e-8
+    """Adam's epsilon, beside the bias-corrected sqrt(v)."""
+    weight_decay: float = 0.0
+    """Decoupled decay of what is trained, relative to the learning rate."""
+    state_dtype: StateDtype = "fp32"
+    """Storage of Adam's moments between steps."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers in [0, 1)")
+        require(self.eps > 0, "eps", self.eps, "a positive number")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "zero or more")
+
+    def adam(self, members: Sequence[Named], lr: float, seed: int, *, decay: Decay = "before", decayed: bool = True) -> Optimizer:
+        """An Adam that owns `members`, with these constants."""
+        return adam(
+            members,
+            lr=lr,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay if decayed else 0.0,
+            decay=decay,
+            state_dtype=self.state_dtype,
+            seed=seed,
+        )
+
+
 def beside(rule: MatrixSubmission, model: nn.Module, seed: int, *, vectors: bool = False) -> list[Optimizer]:
     """The rule's optimizer for the matrices of its roles, their vectors too if it can, and Adam for everything else.
 
@@ -127,22 +160,30 @@ def beside(rule: MatrixSubmission, model: nn.Module, seed: int, *, vectors: bool
     """
     matrices, rest = split(model, rule.matrices, vectors=vectors)
     found: list[Optimizer] = [MatrixOptimizer(rule, matrices, lr=rule.lr, seed=seed)]
-    if rest:
-        decay: Decay = "after" if rule.decay == "after" else "before"
-        lr = rule.dense_lr or rule.lr
-        found.append(
-            adam(
-                rest,
-                lr=lr,
-                betas=rule.dense_betas,
-                eps=rule.dense_eps,
-                weight_decay=rule.weight_decay,
-                decay=decay,
-                state_dtype=rule.state_dtype,
-                seed=seed,
-            )
+    return [*found, *of_rest(rule, rest, seed)]
+
+
+def of_rest(rule: MatrixSubmission, rest: Sequence[Named], seed: int) -> list[Optimizer]:
+    """The Adam of what a matrix rule leaves over, if it leaves anything."""
+    if not rest:
+        return []
+    return [
+        adam(
+            rest,
+            lr=rule.dense_lr or rule.lr,
+            betas=rule.dense_betas,
+            eps=rule.dense_eps,
+            weight_decay=rule.weight_decay,
+            decay="after" if rule.decay == "after" else "before",
+            state_dtype=rule.state_dtype,
+            seed=seed,
         )
-    return found
+    ]
+
+
+def trainable(model: nn.Module) -> list[Named]:
+    """All trainable parameters."""
+    return [Named(name, parameter) for name, _, parameter in named_roles(model)]
 
 
 def split(model: nn.Module, roles: tuple[str, ...], *, vectors: bool = False) -> tuple[list[Named], list[Named]]:
@@ -165,6 +206,13 @@ def split(model: nn.Module, roles: tuple[str, ...], *, vectors: bool = False) ->
 def covers(roles: tuple[str, ...], role: str) -> bool:
     """Whether a role is one of these or lies inside one, as a factor `attn.q.lora_a` lies inside `attn.q`."""
     return any(role == one or role.startswith(f"{one}.") for one in roles)
+
+
+def stored(moment: Tensor, state_dtype: StateDtype, seed: int) -> Tensor:
+    """A moment as an optimizer keeps it between steps: as it is, or in bf16, rounded to nearest or at random from the seed."""
+    if state_dtype == "fp32":
+        return moment
+    return stochastic_bf16(moment, seed) if state_dtype == "bf16_stochastic" else moment.bfloat16()
 
 
 class ExactState(Optimizer):

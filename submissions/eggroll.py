@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 
 from submissions import dense, linalg
 from submissions.base import Submission, Training, named_roles, require
-from submissions.engine import Named, seed_of
+from submissions.engine import seed_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Eggroll(Submission):
         require(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers in [0, 1)")
 
     def optimizers(self, model: nn.Module, seed: int) -> list[Optimizer]:
-        members = [Named(name, parameter) for name, _, parameter in named_roles(model)]
+        members = dense.trainable(model)
         if self.optimizer == "sgd":
             return [torch.optim.SGD([member.parameter for member in members], lr=self.lr, fused=True)]
         return [dense.adam(members, lr=self.lr, betas=self.betas, eps=1e-8, weight_decay=0.0, decay="before")]
@@ -76,9 +76,10 @@ class Eggroll(Submission):
                     W.copy_(centre.add(product(A_pmr[pair], B_pnr[pair]).view_as(W), alpha=sign * self.scale(W)))
                 losses.append(training.loss(batch))
         loss_ps = torch.stack(losses).float().view(-1, 2)
+        f_p = self.weights(loss_ps)
         for W, centre, A_pmr, B_pnr in noise:
             W.copy_(centre)
-            weight_p = self.weights(loss_ps).to(A_pmr) * self.scale(W)
+            weight_p = f_p.to(A_pmr) * self.scale(W)
             W.grad = (
                 product((A_pmr * weight_p[:, None, None]).movedim(0, 1).flatten(1), B_pnr.movedim(0, 1).flatten(1)).view_as(W).to(W.dtype)
             )

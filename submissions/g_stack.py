@@ -21,12 +21,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from submissions import dense
-from submissions.base import StateDtype, Submission, Training, named_roles, require
-from submissions.engine import Named
+from submissions.base import Training, require
+from submissions.dense import AdamSubmission
 
 
 @dataclass(frozen=True, kw_only=True)
-class GStack(Submission):
+class GStack(AdamSubmission):
     """Depth growth by stacking, on AdamW."""
 
     lr: float = 1e-3
@@ -39,12 +39,8 @@ class GStack(Submission):
     """Linear rise of the learning rate after the growth, as a fraction of the step budget."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Decay rates of the first and second moment, in [0, 1)."""
-    eps: float = 1e-8
-    """Added to the bias-corrected sqrt(v)."""
     weight_decay: float = 0.1
     """Decoupled decay, relative to the learning rate."""
-    state_dtype: StateDtype = "fp32"
-    """Storage of m and v between steps."""
 
     paper: ClassVar[str] = "Du et al. 2024, arXiv 2405.15319"
     kind: ClassVar[Literal["other"]] = "other"
@@ -55,9 +51,6 @@ class GStack(Submission):
         require(self.growth >= 1, "growth", self.growth, "an integer of at least 1")
         require(0 < self.grow_at < 1, "grow_at", self.grow_at, "a fraction in (0, 1)")
         require(0 <= self.rewarm <= 1, "rewarm", self.rewarm, "a fraction in [0, 1]")
-        require(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers in [0, 1)")
-        require(self.eps > 0, "eps", self.eps, "a positive number")
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "zero or more")
 
     def shallow_steps(self, steps: int) -> int:
         """Updates before the growth, at least one."""
@@ -71,19 +64,7 @@ class GStack(Submission):
         return model
 
     def optimizers(self, model: nn.Module, seed: int) -> list[Optimizer]:
-        members = [Named(name, parameter) for name, _, parameter in named_roles(model)]
-        return [
-            dense.adam(
-                members,
-                lr=self.lr,
-                betas=self.betas,
-                eps=self.eps,
-                weight_decay=self.weight_decay,
-                decay="before",
-                state_dtype=self.state_dtype,
-                seed=seed,
-            )
-        ]
+        return [self.adam(dense.trainable(model), self.lr, seed)]
 
     def lr_factor(self, t: int, steps: int) -> float:
         since = t - self.shallow_steps(steps)

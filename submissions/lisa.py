@@ -58,7 +58,7 @@ class Lisa(BlockSubmission):
             return super().optimizers(model, seed)
         # torch's Adam passes over parameters without gradient and so keeps what it has of them.
         layers = [blocks.inside(model, [prefix]) for prefix in blocks.layers(model)]
-        found = [self.adam(members, seed) for members in (self.always(model), *layers)]
+        found = [self.adam(members, self.lr, seed) for members in (self.always(model), *layers)]
         if any(isinstance(optimizer, engine.MatrixOptimizer) for optimizer in found):
             raise ValueError("keep_state = True: expected state_dtype to be the dtype of the weights; set it so, or drop keep_state")
         return found

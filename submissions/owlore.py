@@ -82,7 +82,7 @@ class Owlore(BlockSubmission):
         rule = _Projected(rank=self.rank, gap=self.refresh, alpha=self.alpha, betas=self.betas, eps=self.eps, state_dtype=self.state_dtype)
         matrices = [member for member in active if member.parameter.ndim == 2]
         others = [member for member in active if member.parameter.ndim != 2]
-        return [MatrixOptimizer(rule, matrices, lr=self.lr, seed=seed), self.adam(others, seed)]
+        return [MatrixOptimizer(rule, matrices, lr=self.lr, seed=seed), self.adam(others, self.lr, seed)]
 
 
 @dataclass(frozen=True, kw_only=True)

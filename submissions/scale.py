@@ -83,17 +83,4 @@ class Scale(MatrixSubmission):
                 momentum=self.momentum if momentum else None, tokens=tokens, weight_decay=self.weight_decay, state_dtype=self.state_dtype
             )
             found.append(MatrixOptimizer(rule, members, lr=self.lr, seed=seed))
-        if rest:
-            found.append(
-                dense.adam(
-                    rest,
-                    lr=self.dense_lr or self.lr,
-                    betas=self.dense_betas,
-                    eps=self.dense_eps,
-                    weight_decay=self.weight_decay,
-                    decay="before",
-                    state_dtype=self.state_dtype,
-                    seed=seed,
-                )
-            )
-        return found
+        return [*found, *dense.of_rest(self, rest, seed)]
