@@ -45,6 +45,10 @@ class Owlore(BlockSubmission):
     """T: updates from one subspace to the next."""
     alpha: float = 1.0
     """Scale of the projected update."""
+    eps: float = 1e-8
+    """Adam's epsilon: beside the raw sqrt(v) in the subspace, as GaLore's, and beside the bias-corrected one elsewhere."""
+    weight_decay: float = 0.0
+    """Decoupled decay of what is trained, relative to the learning rate: after the projected step, as GaLore's, and before any other."""
     outlier: float = 13.0
     """M: multiple of the mean magnitude from which an entry is an outlier."""
     scores: tuple[float, ...] = ()
@@ -79,7 +83,15 @@ class Owlore(BlockSubmission):
         return blocks.inside(model, [prefixes[number] for number in sorted(drawn.tolist())])
 
     def own(self, active: Sequence[Named], seed: int) -> list[Optimizer]:
-        rule = _Projected(rank=self.rank, gap=self.refresh, alpha=self.alpha, betas=self.betas, eps=self.eps, state_dtype=self.state_dtype)
+        rule = _Projected(
+            rank=self.rank,
+            gap=self.refresh,
+            alpha=self.alpha,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            state_dtype=self.state_dtype,
+        )
         matrices = [member for member in active if member.parameter.ndim == 2]
         others = [member for member in active if member.parameter.ndim != 2]
         return [MatrixOptimizer(rule, matrices, lr=self.lr, seed=seed), self.adam(others, self.lr, seed)]

@@ -43,9 +43,10 @@ def test_without_outliers_the_draw_is_uniform() -> None:
     assert all(sum(layer in draw for draw in draws) == pytest.approx(100, abs=25) for layer in range(LAYERS))
 
 
-def test_a_drawn_layer_trains_as_galore() -> None:
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_a_drawn_layer_trains_as_galore(decay: float) -> None:
     ours, theirs = small_llama(), small_llama()
-    rule = Owlore(rank=4, refresh=3, alpha=0.5, lr=1e-2)
+    rule = Owlore(rank=4, refresh=3, alpha=0.5, lr=1e-2, weight_decay=decay)
     pick = ("q", "up", "down")
     members = [
         [Named(name, p) for name, p in model.named_parameters() if name.startswith("layers.0.") and name.split(".")[-2] in pick]
@@ -53,7 +54,7 @@ def test_a_drawn_layer_trains_as_galore() -> None:
     ]
     norm = Named("norm", ours.norm.weight)
     own = rule.own([*members[0], norm], seed=0)
-    reference = MatrixOptimizer(Galore(rank=4, gap=3, alpha=0.5, eps=1e-8), members[1], lr=1e-2, seed=0)
+    reference = MatrixOptimizer(Galore(rank=4, gap=3, alpha=0.5, eps=1e-8, weight_decay=decay), members[1], lr=1e-2, seed=0)
     for step in range(8):
         for pair in zip(*members, strict=True):
             gradient = torch.randn(pair[0].parameter.shape, generator=torch.Generator().manual_seed(step))
