@@ -65,29 +65,34 @@ class Badam(BlockSubmission):
 
     def own(self, active: Sequence[Named], seed: int) -> list[Optimizer]:
         if any(member.parameter.dtype == torch.bfloat16 for member in active):
-            return [MasterAdam(active, self)]
+            return [MasterAdam(active, self, seed)]
         return [self.adam(active, self.lr, seed)]
 
 
 class MasterAdam(dense.ExactState):
     """AdamW on fp32 copies of bf16 parameters; a copy is state, and its rounding is the parameter."""
 
-    def __init__(self, members: Sequence[Named], rule: Badam) -> None:
+    def __init__(self, members: Sequence[Named], rule: Badam, seed: int) -> None:
         super().__init__([member.parameter for member in members], {"lr": rule.lr})
-        self.rule = rule
+        self.rule, self.seed = rule, engine.seed_of(seed, members[0].name)
         for parameter in self.param_groups[0]["params"]:
             zeros = torch.zeros_like(parameter, dtype=torch.float32)
-            self.state[parameter] = {"master": parameter.detach().float(), "m": zeros, "v": zeros.clone(), "step": torch.zeros(())}
+            moments = {key: dense.stored(zeros.clone(), rule.state_dtype, self.seed) for key in "mv"}
+            self.state[parameter] = {"master": parameter.detach().float(), **moments, "step": torch.zeros(())}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure: the runner owns the backward pass
         lr = self.param_groups[0]["lr"]
-        for parameter in self.param_groups[0]["params"]:
+        for number, parameter in enumerate(self.param_groups[0]["params"]):
             state: dict[str, Tensor] = self.state[parameter]
+            m, v = state["m"].float(), state["v"].float()  # themselves, unless they are kept in bf16
             state["step"] += 1
             t = int(state["step"])
             state["master"].mul_(1 - lr * self.rule.weight_decay)
             eps = self.rule.eps * (1 - self.rule.betas[1] ** t) ** 0.5
-            psi = linalg.adam(parameter.grad.float(), state["m"], state["v"], self.rule.betas, eps)
+            psi = linalg.adam(parameter.grad.float(), m, v, self.rule.betas, eps)
             state["master"].add_(psi, alpha=-lr * linalg.bias_correction(t, self.rule.betas))
             parameter.copy_(state["master"])
+            draw = self.seed + 1_000_003 * t + 2 * number
+            state["m"] = dense.stored(m, self.rule.state_dtype, draw)
+            state["v"] = dense.stored(v, self.rule.state_dtype, draw + 1)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from submissions import adapters, dense, linalg
+from submissions import adapters, dense, engine, linalg
 from submissions.adapters import AdapterSubmission, LowRank
 from submissions.base import Training, require
 from submissions.engine import Named
@@ -45,7 +45,7 @@ class Switchlora(AdapterSubmission):
     interval: float = 40.0
     """Updates between two swaps of the same vector, at the start."""
     fade: float = 0.1
-    """Share of the step budget in which the interval grows by 1/0.3."""
+    """Share of the step budget in which the interval grows by a factor of 1/0.3; it goes on growing so."""
     freeze: int = 5
     """N: updates for which the partner of a swapped vector waits."""
 
@@ -65,7 +65,7 @@ class Switchlora(AdapterSubmission):
 
     def optimizers(self, model: nn.Module, seed: int) -> list[Optimizer]:
         factors, others = adapters.split(model, self.matrices)
-        found: list[Optimizer] = [VectorAdam(factors, self)]
+        found: list[Optimizer] = [VectorAdam(factors, self, seed)]
         return [*found, self.adam(others, self.dense_lr or self.lr, seed)] if others else found
 
     def swaps(self, t: int, steps: int) -> int:
@@ -129,30 +129,35 @@ class Switching(LowRank):
 class VectorAdam(dense.ExactState):
     """Adam of low-rank factors with a step count for each vector: a row of A, a column of B."""
 
-    def __init__(self, members: Sequence[Named], rule: Switchlora) -> None:
-        super().__init__([member.parameter for member in members], {"lr": rule.lr})
-        self.rule = rule
+    def __init__(self, members: Sequence[Named], rule: Switchlora, seed: int) -> None:
+        super().__init__([member.parameter for member in members], {"lr": rule.lr, "t": 0})
+        self.rule, self.seed = rule, engine.seed_of(seed, "factors")
         for member in members:
             p, rank = member.parameter, rule.rank
             along = (rank, 1) if member.name.endswith("lora_a") else (1, rank)
-            dtype = linalg.arithmetic(p.dtype)
-            self.state[p] = {"m": torch.zeros_like(p, dtype=dtype), "v": torch.zeros_like(p, dtype=dtype)}
+            zeros = torch.zeros_like(p, dtype=linalg.arithmetic(p.dtype))
+            self.state[p] = {key: dense.stored(zeros.clone(), rule.state_dtype, self.seed) for key in "mv"}
             self.state[p] |= {name: torch.zeros(along, device=p.device) for name in ("steps", "wait")}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure: the runner owns the backward pass
-        rule, lr = self.rule, self.param_groups[0]["lr"]
-        for parameter in self.param_groups[0]["params"]:
+        rule, group = self.rule, self.param_groups[0]
+        group["t"] += 1
+        lr, draw = group["lr"], self.seed + 1_000_003 * group["t"]
+        for number, parameter in enumerate(group["params"]):
             state: dict[str, Tensor] = self.state[parameter]
-            awake = (state["wait"] == 0).to(state["m"])
+            G = parameter.grad.to(linalg.arithmetic(parameter.dtype))
+            m, v = state["m"].to(G), state["v"].to(G)  # themselves, unless they are kept in bf16
+            awake = (state["wait"] == 0).to(G)
             state["steps"].add_(awake)
-            G = parameter.grad.to(state["m"])
-            state["m"].lerp_(G, (1 - rule.betas[0]) * awake)
-            state["v"].lerp_(G * G, (1 - rule.betas[1]) * awake)
-            t = state["steps"].clamp(min=1).to(state["m"])
-            direction = state["m"] / (1 - rule.betas[0] ** t) / ((state["v"] / (1 - rule.betas[1] ** t)).sqrt() + rule.eps)
+            m.lerp_(G, (1 - rule.betas[0]) * awake)
+            v.lerp_(G * G, (1 - rule.betas[1]) * awake)
+            t = state["steps"].clamp(min=1).to(G)
+            direction = m / (1 - rule.betas[0] ** t) / ((v / (1 - rule.betas[1] ** t)).sqrt() + rule.eps)
             parameter.mul_(1 - lr * rule.weight_decay * awake).sub_(lr * awake * direction)
             state["wait"].sub_(1).clamp_(min=0)
+            state["m"] = dense.stored(m, rule.state_dtype, draw + 2 * number)
+            state["v"] = dense.stored(v, rule.state_dtype, draw + 2 * number + 1)
 
     def hold(self, parameter: Tensor, number: int) -> None:
         """Forgets what is known of one vector and freezes it for N updates."""

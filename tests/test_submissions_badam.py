@@ -141,11 +141,18 @@ def test_bf16_weights_are_the_rounding_of_an_fp32_copy() -> None:
         assert torch.equal(mine, optimizer.state[mine]["master"].bfloat16())
 
 
+def test_bf16_state_of_bf16_weights_is_in_bf16() -> None:
+    (optimizer,) = Loop(Badam(state_dtype="bf16"), dtype=torch.bfloat16).training.optimizers
+    kept = {key: {entry[key].dtype for entry in optimizer.state.values()} for key in ("master", "m", "v")}
+    assert kept == {"master": {torch.float32}, "m": {torch.bfloat16}, "v": {torch.bfloat16}}
+
+
+@pytest.mark.parametrize("state_dtype", ["fp32", "bf16_stochastic"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("order", ["descending", "random"])
 @pytest.mark.parametrize("before", [2, 3])
-def test_a_kill_leaves_no_trace(order: str, before: int, dtype: torch.dtype) -> None:
-    rule = Badam(gap=3, order=order, lr=1e-2, head=True)  # type: ignore[arg-type]
+def test_a_kill_leaves_no_trace(order: str, before: int, dtype: torch.dtype, state_dtype: Any) -> None:
+    rule = Badam(gap=3, order=order, lr=1e-2, head=True, state_dtype=state_dtype)  # type: ignore[arg-type]
     assert_resumes(rule, before=before, after=5, dtype=dtype)
 
 

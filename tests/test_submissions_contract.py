@@ -32,6 +32,7 @@ KILLS = (1, 3, 6)
 SMALL: dict[str, Any] = {"rank": 4, "gap": 3, "frequency": 3, "min_8bit_size": 256, "members": 4}
 """Values that fit the tiny model and let everything periodic happen within the eight steps, for the submissions that have the field."""
 OF = {
+    "frugal": {"split": "column"},  # the state of `block` moves from matrix to matrix
     "muon": {"ns_dtype": "fp32"},
     "owlore": {"gamma": 2},
 }
@@ -260,6 +261,14 @@ def test_probes_name_their_matrices(name: str) -> None:
             assert value.shape[0] == len(names)
             assert value.ndim <= 2
             assert value.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_STATE_DTYPE if catalog.submission_class(name).kind != "quantised"])
+def test_short_state_is_half_of_it_for_matrices(name: str) -> None:
+    full, short = (Run(small(name, state_dtype=dtype)).steps(2) for dtype in ("fp32", "bf16"))
+    matrices = {label for label, _, parameter in named_roles(full.training.model) if parameter.ndim == 2}
+    sizes = [sum(size for label, size in run.state_bytes().items() if label in matrices) for run in (full, short)]
+    assert sizes[1] <= 0.55 * sizes[0], "counts, indices and seeds aside"
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "bf16_stochastic"])

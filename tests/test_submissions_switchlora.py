@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from loop import SHAPES, Loop, assert_learns, assert_resumes, factor_elements, loss_of, small_llama
@@ -55,7 +57,7 @@ def test_the_number_of_swaps_follows_the_interval() -> None:
 
 def test_without_swaps_vectors_train_by_plain_adamw() -> None:
     ours, theirs = (Switchlora(rank=4).wrap(small_llama(dtype=torch.float64), seed=0) for _ in range(2))
-    own = VectorAdam(split(ours, MATRIX_ROLES)[0], Switchlora(rank=4, lr=1e-2, weight_decay=0.1))
+    own = VectorAdam(split(ours, MATRIX_ROLES)[0], Switchlora(rank=4, lr=1e-2, weight_decay=0.1), seed=0)
     members = split(theirs, MATRIX_ROLES)[0]
     reference = torch.optim.AdamW([member.parameter for member in members], lr=1e-2, weight_decay=0.1)
     for step in range(1, 11):
@@ -70,7 +72,7 @@ def test_without_swaps_vectors_train_by_plain_adamw() -> None:
 def test_a_held_vector_forgets_waits_and_starts_again() -> None:
     model = Switchlora(rank=4).wrap(small_llama(), seed=0)
     rule = Switchlora(rank=4, freeze=2)
-    optimizer = VectorAdam(split(model, MATRIX_ROLES)[0], rule)
+    optimizer = VectorAdam(split(model, MATRIX_ROLES)[0], rule, seed=0)
     module = switching(model)[0]
 
     def step() -> None:
@@ -100,10 +102,11 @@ def test_state_of_a_matrix_is_the_declared_one(role: str) -> None:
     assert loop.state_elements() == 4 * factor_elements(submission, 5, role)
 
 
+@pytest.mark.parametrize("state_dtype", ["fp32", "bf16_stochastic"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("before", [2, 3])
-def test_a_kill_leaves_no_trace(before: int, dtype: torch.dtype) -> None:
-    assert_resumes(Switchlora(rank=8, interval=4, freeze=2, fade=1.0), before=before, after=6, dtype=dtype)
+def test_a_kill_leaves_no_trace(before: int, dtype: torch.dtype, state_dtype: Any) -> None:
+    assert_resumes(Switchlora(rank=8, interval=4, freeze=2, fade=1.0, state_dtype=state_dtype), before=before, after=6, dtype=dtype)
 
 
 def test_the_start_has_the_stated_spread() -> None:
