@@ -38,7 +38,7 @@ class Frugal(MatrixSubmission):
 
     rho: float = 0.25
     """Share of the gradient that Adam treats, in [0, 1]; r = rho m, halves rounded down."""
-    split: Literal["column", "svd", "random", "block"] = "column"
+    split: Literal["block", "column", "svd", "random"] = "block"
     """How the part is chosen."""
     order: Literal["descending", "ascending", "random"] = "descending"
     """Turn of the matrices (`block`): from the last to the first, the reverse, or shuffled anew each time."""

@@ -113,7 +113,7 @@ def test_the_rest_moves_by_the_sign_of_its_remainder(split: Any) -> None:
 
 def test_identity_is_gradient_descent_on_the_rest() -> None:
     G = gradients((8, 12), 1)[0]
-    U, state, _ = steps(Frugal(rho=0.5, free="identity", free_lr=2.0), [G])
+    U, state, _ = steps(Frugal(split="column", rho=0.5, free="identity", free_lr=2.0), [G])
     free = torch.ones(8, dtype=torch.bool).scatter(0, state["index"][0], False)
     torch.testing.assert_close(U[0][0, free], 2.0 * G[0, free])
 
