@@ -18,6 +18,7 @@ from workloads.commonsense import CommonsenseWorkload
 from workloads.commonsense_data import CommonsenseData
 from workloads.commonsense_scoring import Question
 from workloads.llama import Llama
+from workloads.tokenizers import Bytes
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +221,33 @@ def test_what_does_not_fit_together_is_said_before_anything_trains(place: Path, 
     refused(place, "model_type = 'gpt_neox' is not supported: expected the original LLaMA's", checkpoint=str(other))
     with pytest.raises(ValueError, match=r"has the shape .*; for another one set model=null"):
         CommonsenseWorkload.open_data(wrong_shape(place))
+
+
+def test_a_base_without_whole_weights_is_refused_before_anything_trains(place: Path, tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base")
+    (base / "model.safetensors").rename(base / "pytorch_model.bin")
+    refused(place, r"holds no weights as safetensors, but pytorch_model\.bin", checkpoint=str(base))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rows"), [(32_000, 32_000), (128_256, 128_256), (32_022, 32_256), (49_151, 49_152), (1000, 1024)], ids=str
+)
+def test_an_embedding_may_be_rounded_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: int, rows: int) -> None:
+    tokenizer = Bytes()
+    tokenizer.vocab = tokens
+    monkeypatch.setattr("workloads.tokenizers.load_tokenizer", lambda name: tokenizer)
+    assert commonsense_bases.open_tokenizer(tmp_path, None, rows) is tokenizer
+    for others in (tokens - 1, rows + 256, rows + 512):
+        with pytest.raises(ValueError, match=r"they do not belong together; expected as many rows, or the next multiple of 8, 16, "):
+            commonsense_bases.open_tokenizer(tmp_path, None, others)
+
+
+def test_a_small_tokenizer_does_not_pass_for_that_of_a_larger_embedding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = Bytes()
+    tokenizer.vocab = 600
+    monkeypatch.setattr("workloads.tokenizers.load_tokenizer", lambda name: tokenizer)
+    with pytest.raises(ValueError, match=r"has 600 tokens, .* an embedding of 1024 rows: they do not belong together"):
+        commonsense_bases.open_tokenizer(tmp_path, None, 1024)
 
 
 def wrong_shape(place: Path) -> CommonsenseWorkload:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from workloads.architecture import Architecture
-from workloads.checkpoints import config_of, hugging_face_name, load_checkpoint, save_checkpoint
+from workloads.checkpoints import architecture_of, check_weights, config_of, hugging_face_name, load_checkpoint, save_checkpoint
 from workloads.llama import Llama, initialise, summed_loss
 from workloads.pretraining import WORKLOADS
 
@@ -71,25 +71,57 @@ def test_a_checkpoint_of_transformers_loads_sharded_or_whole(tmp_path):
         assert torch.equal(ours, theirs_again), name
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_key_value_heads": 2}, "num_key_value_heads = 2 is not supported"),
+        ({"head_dim": 24}, "head_dim = 24 is not supported: expected 12, hidden_size / num_attention_heads"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+            r"rope_parameters = \{'rope_type': 'linear', .*\} is not",
+        ),
+        ({"rope_scaling": {"type": "dynamic"}}, r"rope_scaling = \{'type': 'dynamic'\} is not supported"),
+        ({"num_hidden_layers": 4}, r"9 weights are missing, model\.layers\.3\."),
+        ({"num_hidden_layers": 2}, r"weight 'model\.layers\.2\..*' has no place in a LLaMA decoder of 2 layers"),
+        ({"intermediate_size": 100}, r"is \((96, 48|48, 96)\), but config\.json asks for \((100, 48|48, 100)\)"),
+        ({"num_attention_heads": 5, "num_key_value_heads": 5}, r"config\.json: model\.heads = 5: expected a number that divides"),
+        ({"hidden_size": "48"}, r"config\.json: .*expected the configuration of a LLaMA"),
+    ],
+)
+def test_a_configuration_of_another_model_is_refused_before_a_weight_is_read(tmp_path, changes, said):
+    save_checkpoint(small(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | changes
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=said):
+        check_weights(tmp_path, architecture_of(config, tmp_path))
+    with pytest.raises(ValueError, match=said):
+        load_checkpoint(tmp_path)
+
+
+def test_a_head_of_the_usual_size_may_be_named(tmp_path):
+    save_checkpoint(small(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert architecture_of(config | {"head_dim": 12, "rope_parameters": {"rope_type": "default"}}, tmp_path) == SMALL
+
+
 def test_broken_checkpoints_say_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match=r"config\.json is missing: expected a checkpoint"):
         load_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"config\.json holds no object but list"):
+        load_checkpoint(tmp_path)
     save_checkpoint(small(), tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "num_key_value_heads": 2}))
-    with pytest.raises(ValueError, match="num_key_value_heads = 2 is not supported"):
-        load_checkpoint(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))
-    with pytest.raises(ValueError, match=r"9 weights are missing, model\.layers\.3\."):
-        load_checkpoint(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({**config, "intermediate_size": 100}))
-    with pytest.raises(ValueError, match=r"is \((96, 48|48, 96)\), but config\.json asks for \((100, 48|48, 100)\)"):
-        load_checkpoint(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    whole = (tmp_path / "model.safetensors").read_bytes()
-    (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    file = tmp_path / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="cut off or corrupt"):
-        load_checkpoint(tmp_path)
+        check_weights(tmp_path, SMALL)
+    file.rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"holds no weights as safetensors, but pytorch_model\.bin: expected model\.safetensors, or"):
+        check_weights(tmp_path, SMALL)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": "model-00001.safetensors"}}))
+    with pytest.raises(ValueError, match=r"model-00001\.safetensors is missing, which model\.safetensors\.index\.json names; fetch"):
+        check_weights(tmp_path, SMALL)
 
 
 def test_initial_weights_depend_on_the_seed_alone():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from workloads.architecture import Architecture
 from workloads.llama import Llama
@@ -40,27 +40,41 @@ def load_checkpoint(folder: Path, *, positions: int | None = None, checkpointing
     Raises:
         ValueError: files are missing, or the model is not a LLaMA that this decoder can be.
     """
-    config = _read_json(folder / "config.json")
+    config = read_config(folder)
     shape = architecture_of(config, folder)
+    check_weights(folder, shape)
     model = Llama(shape, positions=positions or int(config.get("max_position_embeddings", 2048)), checkpointing=checkpointing)
     wanted = {hugging_face_name(name): parameter for name, parameter in model.named_parameters()}
-    seen: set[str] = set()
-    with torch.no_grad():
-        for name, values in _tensors(folder):
-            if name not in wanted:
-                if name.endswith("rotary_emb.inv_freq") or (shape.tied and name == "lm_head.weight"):
-                    continue
-                raise ValueError(f"{folder}: weight {name!r} has no place in a LLaMA decoder of {shape.layers} layers without biases")
-            parameter = wanted[name]
-            if parameter.shape != values.shape:
-                raise ValueError(f"{folder}: {name} is {tuple(values.shape)}, but config.json asks for {tuple(parameter.shape)}")
-            parameter.data = values.to(parameter.device)
-            seen.add(name)
-    if missing := sorted(wanted.keys() - seen):
-        raise ValueError(f"{folder}: {len(missing)} weights are missing, {missing[0]} among them; fetch the checkpoint again")
+    for file in _files(folder):
+        with _opened(file) as weights:
+            for name in wanted.keys() & set(weights.keys()):
+                wanted[name].data = weights.get_tensor(name).to(wanted[name].device)
     if shape.tied:
         model.head.weight = model.embed.weight
     return model
+
+
+def check_weights(folder: Path, shape: Architecture) -> None:
+    """Compares what the files of a checkpoint say that they hold with what a decoder of this shape needs; reads no weight.
+
+    Raises:
+        ValueError: a file is missing or cut off, or a weight is missing, of another shape, or of no use.
+    """
+    with torch.device("meta"):
+        parameters = dict(Llama(shape, positions=1).named_parameters())
+    wanted = {hugging_face_name(name): tuple(parameter.shape) for name, parameter in parameters.items()}
+    found: dict[str, tuple[int, ...]] = {}
+    for file in _files(folder):
+        with _opened(file) as weights:
+            found |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118  # no mapping
+    for name, size in found.items():
+        useless = name.endswith("rotary_emb.inv_freq") or (shape.tied and name == "lm_head.weight")
+        if name not in wanted and not useless:
+            raise ValueError(f"{folder}: weight {name!r} has no place in a LLaMA decoder of {shape.layers} layers without biases")
+        if size != wanted.get(name, size):
+            raise ValueError(f"{folder}: {name} is {size}, but config.json asks for {wanted[name]}")
+    if missing := sorted(wanted.keys() - found.keys()):
+        raise ValueError(f"{folder}: {len(missing)} weights are missing, {missing[0]} among them; fetch the checkpoint again")
 
 
 def save_checkpoint(model: Llama, folder: Path) -> None:
@@ -109,20 +123,21 @@ def architecture_of(config: Mapping[str, Any], folder: Path) -> Architecture:
         ValueError: it asks for something this decoder does not have.
     """
     heads = config.get("num_attention_heads")
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    refused = {
+    rope_key = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
+    rope = config.get(rope_key) or {}
+    supported = {
         "model_type": config.get("model_type") == "llama",
         "num_key_value_heads": config.get("num_key_value_heads", heads) == heads,
         "hidden_act": config.get("hidden_act", "silu") in ("silu", "gelu"),
         "attention_bias": not config.get("attention_bias", False),
         "mlp_bias": not config.get("mlp_bias", False),
-        "rope_scaling": rope.get("rope_type", rope.get("type", "default")) == "default",
+        rope_key: rope.get("rope_type", rope.get("type", "default")) == "default",
     }
-    for key, fine in refused.items():
+    for key, fine in supported.items():
         if not fine:
             raise ValueError(f"{folder / 'config.json'}: {key} = {config.get(key)!r} is not supported: expected the original LLaMA's")
     try:
-        return Architecture(
+        shape = Architecture(
             hidden=config["hidden_size"],
             mlp=config["intermediate_size"],
             layers=config["num_hidden_layers"],
@@ -133,8 +148,17 @@ def architecture_of(config: Mapping[str, Any], folder: Path) -> Architecture:
             eps=config.get("rms_norm_eps", 1e-6),
             rope_base=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
         )
+        shape.check()
     except KeyError as error:
         raise ValueError(f"{folder / 'config.json'} lacks {error.args[0]!r}: expected the configuration of a LLaMA") from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}; expected the configuration of a LLaMA") from None
+    head, usual = config.get("head_dim"), shape.hidden // shape.heads
+    if head not in (None, usual):
+        raise ValueError(
+            f"{folder / 'config.json'}: head_dim = {head!r} is not supported: expected {usual}, hidden_size / num_attention_heads"
+        )
+    return shape
 
 
 def hugging_face_name(name: str) -> str:
@@ -146,27 +170,48 @@ def hugging_face_name(name: str) -> str:
     return f"{NAMES[module]}.{parameter}"
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """What `config.json` says.
+
+    Raises:
+        ValueError: it is missing or broken.
+    """
+    return _read_json(folder / "config.json")
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files that hold the weights."""
+    if (folder / ONE_FILE).exists():
+        return [folder / ONE_FILE]
+    if (folder / INDEX).exists():
+        return [folder / file for file in sorted(set(_read_json(folder / INDEX).get("weight_map", {}).values()))]
+    others = sorted(file.name for ending in ("bin", "pth", "pt", "gguf") for file in folder.glob(f"*.{ending}"))
+    raise ValueError(
+        f"{folder} holds no weights as safetensors{', but ' + ', '.join(others[:3]) if others else ''}: expected {ONE_FILE}, or {INDEX} "
+        "and its files; to convert a checkpoint, load it with transformers and save it by save_pretrained"
+    )
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
-    files = [ONE_FILE]
-    if not (folder / ONE_FILE).exists() and (folder / INDEX).exists():
-        files = sorted(set(_read_json(folder / INDEX)["weight_map"].values()))
-    for file in files:
-        if not (folder / file).exists():
-            raise ValueError(f"{folder / file} is missing: expected a checkpoint of Hugging Face with safetensors")
-        try:
-            with safe_open(folder / file, framework="pt") as weights:
-                for name in weights.keys():  # noqa: SIM118  # safe_open is no mapping
-                    yield name, weights.get_tensor(name)
-        except SafetensorError as error:
-            raise ValueError(f"{folder / file} is cut off or corrupt ({error}); fetch the checkpoint again") from None
-
-
-def _read_json(path: Path) -> Any:
+    if not file.exists():
+        raise ValueError(f"{file} is missing, which {INDEX} names; fetch the checkpoint again")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with safe_open(file, framework="pt") as weights:
+            yield weights
+    except SafetensorError as error:
+        raise ValueError(f"{file} is cut off or corrupt ({error}); fetch the checkpoint again") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise ValueError(f"{path} is missing: expected a checkpoint of Hugging Face") from None
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}); fetch the checkpoint again") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no object but {type(found).__name__}; fetch the checkpoint again")
+    return found

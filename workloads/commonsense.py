@@ -67,8 +67,7 @@ class CommonsenseWorkload(Workload):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_counts(self, "held_out", "grid_examples", "scoring_tokens")
-        enough = self.test_examples is None or self.test_examples >= 0
-        require(enough, "test_examples", self.test_examples, "a whole number, 0 for none, or null for all")
+        require((self.test_examples or 0) >= 0, "test_examples", self.test_examples, "a whole number, 0 for none, or null for all")
 
     def check(self) -> None:
         super().check()
@@ -95,7 +94,7 @@ class CommonsenseWorkload(Workload):
         return model
 
     def open_data(self) -> Data:
-        from workloads import commonsense_bases
+        from workloads import checkpoints, commonsense_bases
         from workloads.commonsense_data import CommonsenseData
         from workloads.commonsense_files import find, read_index
 
@@ -107,6 +106,7 @@ class CommonsenseWorkload(Workload):
         shape = commonsense_bases.read_config(base)
         if self.model is not None and shape != self.model:
             raise ValueError(f"checkpoint {self.checkpoint} has the shape {shape}, expected {self.model}; for another one set model=null")
+        checkpoints.check_weights(base, shape)
         data = CommonsenseData(
             folder,
             read_index(folder),

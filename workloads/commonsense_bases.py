@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from workloads.tokenizers import Tokenizer
 
 MADE = "made:"
-PADDING = 1024
-"""A checkpoint's vocabulary may exceed its tokenizer's by less than this: rows that only make a round number."""
+ROUND = (8, 16, 32, 64, 128, 256)
+"""A checkpoint's embedding may have more rows than its tokenizer has tokens: as many as make a multiple of one of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +105,9 @@ def read_config(folder: Path) -> Architecture:
     Raises:
         ValueError: it is not a LLaMA that our decoder can be.
     """
-    from workloads.checkpoints import architecture_of
+    from workloads import checkpoints
 
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} holds no checkpoint of Hugging Face: config.json cannot be read ({error})") from None
-    return architecture_of(config, folder)
+    return checkpoints.architecture_of(checkpoints.read_config(folder), folder)
 
 
 def load_model(folder: Path, *, positions: int, checkpointing: bool) -> Llama:
@@ -135,10 +131,12 @@ def open_tokenizer(folder: Path, wanted: str | None, vocab: int | None) -> Token
             f"tokenizer = {wanted!r}: the base in {folder} was trained on bytes; expected tokenizer=bytes, or null for its own"
         )
     tokenizer = load_tokenizer(wanted or own)
-    if vocab is not None and not vocab - PADDING < tokenizer.vocab <= vocab:
+    fitting = {tokenizer.vocab, *(-(-tokenizer.vocab // multiple) * multiple for multiple in ROUND)}
+    if vocab is not None and vocab not in fitting:
         raise ValueError(
-            f"tokenizer {tokenizer.name} has {tokenizer.vocab} tokens, the checkpoint in {folder} an embedding of {vocab} rows: "
-            "they do not belong together; put the checkpoint's own tokenizer.json into its folder, or name it: --override tokenizer=PATH"
+            f"tokenizer {tokenizer.name} has {tokenizer.vocab} tokens, the checkpoint in {folder} an embedding of {vocab} rows: they do "
+            f"not belong together; expected as many rows, or the next multiple of {', '.join(map(str, ROUND))}; put the checkpoint's own "
+            "tokenizer.json into its folder, or name it: --override tokenizer=PATH"
         )
     return tokenizer
 
