@@ -6,7 +6,8 @@ import contextlib
 import resource
 import sys
 import weakref
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +37,21 @@ def exact(tensors: Iterable[Tensor]) -> int:
 
 def static(workload: Workload, training: Training) -> dict[str, int]:
     """Bytes of weights (buffers too), gradients and state of a live or a meta model."""
-    model, optimizers = training.model, training.optimizers
+    model = training.model
+    weights = [*model.parameters(), *model.buffers()]
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     return {
-        "weights": exact([*model.parameters(), *model.buffers()]),
+        "weights": exact(weights),
+def kept(tensors: Iterable[Tensor]) -> int:
+    """Sum of the tensors' own bytes, where some are views of one storage no more than it has."""
+    views: dict[int, list[Tensor]] = defaultdict(list)
+    for tensor in tensors:
+        views[tensor.untyped_storage()._cdata].append(tensor)
+    return sum(min(exact(group), size(group)) for group in views.values())
+
+
         "gradients": _gradients(workload, model),
-        "state": exact(tensor for optimizer in optimizers for tensor in engine.state_tensors(optimizer)) + exact(training.state.values()),
+        "state": kept(engine.tensors_in([training.optimizers, training.state], but=[*weights, *gradients])),
     }
 
 
