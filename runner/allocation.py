@@ -121,8 +121,7 @@ def _held(training: Training) -> Iterator[Tensor]:
     """What is there before the step."""
     yield from (*training.model.parameters(), *training.model.buffers())
     yield from (parameter.grad for parameter in training.model.parameters() if parameter.grad is not None)
-    for optimizer in training.optimizers:
-        yield from engine.state_tensors(optimizer)
+    yield from engine.tensors_in([training.optimizers, training.state])
 
 
 def _free_at_once(model: nn.Module) -> None:

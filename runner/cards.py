@@ -36,7 +36,10 @@ def check(trial: Trial, card: int, name: str) -> None:
     from runner import catalog, status
 
     workload = catalog.workload(trial.workload, trial.overrides)
-    found = memory.predict(composition.submission_of(trial), workload)
+    try:
+        found = memory.predict(composition.submission_of(trial), workload)
+    except memory.Unpredictable:
+        return  # the trial will tell
     if fits(found["total"], card):
         return
     parts = ", ".join(f"{part} {status.megabytes(size)}" for part, size in found.items() if part not in ("total", "peak") and size)

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from runner import catalog, hyperparameters
+from submissions import engine
 from submissions.adapters import AdapterSubmission
 from submissions.base import Submission, Training
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from torch.optim import Optimizer
 
     from runner.trial import Trial
     from workloads.base import Workload
@@ -88,7 +91,9 @@ def combined(optimizer: Submission, adapter: dict[str, Any]) -> Submission:
     for hook in ("wrap", "train_step"):
         if getattr(own, hook) is not getattr(Submission, hook) and getattr(type(inner), hook) is not getattr(Submission, hook):
             raise ValueError(f"{own.__name__} and the adapter {adapter['submission']} both define {hook}(); run them apart")
-    names = [hook for hook in ("before_step", "after_step", "restore") if getattr(type(inner), hook) is not getattr(Submission, hook)]
+    names = [
+        hook for hook in ("begin", "before_step", "after_step", "restore") if getattr(type(inner), hook) is not getattr(Submission, hook)
+    ]
     hooks: dict[str, Any] = {hook: functools.partialmethod(_both, hook, inner) for hook in names}
     if type(inner).train_step is not Submission.train_step:
         hooks["train_step"] = lambda self, training, batch: inner.train_step(training, batch)
@@ -111,6 +116,27 @@ def model_of(submission: Submission, workload: Workload, seed: int, device: torc
             "(--adapter lora rank=32; in a study, adapter: {submission: lora}), or take the workload that trains every weight"
         )
     return model
+
+
+def optimizers_of(submission: Submission, workload: Workload, model: nn.Module, seed: int) -> list[Optimizer]:
+    """The submission's optimizers, made so that each parameter can be updated by itself if the workload is layerwise.
+
+    Raises:
+        ValueError: the step of one expects an argument that nobody gives it.
+    """
+    alone = engine.ALONE.set(workload.layerwise)
+    try:
+        found = submission.optimizers(model, seed)
+    finally:
+        engine.ALONE.reset(alone)
+    for optimizer in found:
+        for name, parameter in inspect.signature(optimizer.step).parameters.items():
+            if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+                raise ValueError(
+                    f"{type(optimizer).__name__}.step() expects {name}, and is called without arguments: override train_step(self,"
+                    " training, batch), which may call training.backward(batch) as often as it needs, and let step() apply what that found"
+                )
+    return found
 
 
 def _both(self: Submission, hook: str, inner: Submission, training: Training) -> None:

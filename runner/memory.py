@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import resource
 import sys
 import weakref
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from workloads.base import Workload
 
 
+class Unpredictable(RuntimeError):
+    """A submission does something that needs values, which tensors without memory do not have."""
+
+
 def size(tensors: Iterable[Tensor]) -> int:
     """Bytes of the distinct storages behind these tensors, each counted once."""
     found = {tensor.untyped_storage()._cdata: tensor for tensor in tensors}
@@ -35,13 +40,6 @@ def exact(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def static(workload: Workload, training: Training) -> dict[str, int]:
-    """Bytes of weights (buffers too), gradients and state of a live or a meta model."""
-    model = training.model
-    weights = [*model.parameters(), *model.buffers()]
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    return {
-        "weights": exact(weights),
 def kept(tensors: Iterable[Tensor]) -> int:
     """Sum of the tensors' own bytes, where some are views of one storage no more than it has."""
     views: dict[int, list[Tensor]] = defaultdict(list)
@@ -50,6 +48,13 @@ def kept(tensors: Iterable[Tensor]) -> int:
     return sum(min(exact(group), size(group)) for group in views.values())
 
 
+def static(workload: Workload, training: Training) -> dict[str, int]:
+    """Bytes of weights (buffers too), gradients and state of a live or a meta model."""
+    model = training.model
+    weights = [*model.parameters(), *model.buffers()]
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return {
+        "weights": exact(weights),
         "gradients": _gradients(workload, model),
         "state": kept(engine.tensors_in([training.optimizers, training.state], but=[*weights, *gradients])),
     }
@@ -95,22 +100,22 @@ def predict(submission: Submission, workload: Workload) -> dict[str, int]:
 
     Raises:
         ValueError: the submission does not fit the model, such as a rank above the short side of a matrix, or its setting.
+        Unpredictable: it cannot be built without values.
     """
     workload = replace(workload, compile=False)
     training = prepared(submission, workload)
     found = static(workload, training)
-    with allocation.fast_attention():
+    with _without_values(), allocation.fast_attention():
         found["activations"] = activations(workload, training.model, workload.example("meta"))
     found["total"] = sum(found.values())
-    # Reading values, which tensors without memory do not have, is the one thing that a rule may do in a step and cannot do here.
-    with contextlib.suppress(RuntimeError, NotImplementedError):
+    with contextlib.suppress(Unpredictable), _without_values():  # a step that reads values cannot be followed; the parts are known
         found["total"] = found["peak"] = allocation.peak(submission, workload, training)
     return found
 
 
-def said(found: dict[str, int]) -> str:
+def said(found: Mapping[str, float]) -> str:
     """The predicted total for a table; a sum of parts says so."""
-    return status.megabytes(float(found["total"])) + ("" if "peak" in found else " (sum)")
+    return status.megabytes(float(found["total"])) + ("" if "peak" in found or math.isnan(found["total"]) else " (sum)")
 
 
 def prepared(submission: Submission, workload: Workload, device: str = "meta") -> Training:
@@ -118,16 +123,31 @@ def prepared(submission: Submission, workload: Workload, device: str = "meta") -
 
     Raises:
         ValueError: the submission does not fit the model or the setting.
+        Unpredictable: it cannot be built without values.
     """
     if workload.layerwise:
         layerwise.check(workload, submission)
-    model = composition.model_of(submission, workload, 0, device)
-    alone = engine.ALONE.set(workload.layerwise)
-    optimizers = submission.optimizers(model, 0)
-    engine.ALONE.reset(alone)
-    for optimizer in optimizers:
-        create_state(optimizer)
-    return Training(model=model, seed=0, steps=workload.budget.steps, optimizers=optimizers)
+    with _without_values():
+        model = composition.model_of(submission, workload, 0, device)
+        optimizers = composition.optimizers_of(submission, workload, model, 0)
+        training = Training(model=model, seed=0, steps=workload.budget.steps, optimizers=optimizers)
+        submission.begin(training)
+        for optimizer in optimizers:
+            create_state(optimizer)
+    return training
+
+
+@contextlib.contextmanager
+def _without_values() -> Iterator[None]:
+    """Gives what torch raises where a value is read from the meta device a name of its own.
+
+    Raises:
+        Unpredictable: instead of a RuntimeError (`.item()`, a condition) or a TypeError (`.numpy()`).
+    """
+    try:
+        yield
+    except (RuntimeError, TypeError) as error:
+        raise Unpredictable(str(error)) from error
 
 
 def create_state(optimizer: Optimizer) -> None:

@@ -34,7 +34,7 @@ def check(trials: list[Trial]) -> None:
     from runner import memory
 
     for first in configurations(trials)[:CHECKED]:
-        with contextlib.suppress(RuntimeError, NotImplementedError):  # it reads values, which meta tensors do not have; the trial will tell
+        with contextlib.suppress(memory.Unpredictable):  # the trial will tell
             memory.prepared(composition.submission_of(first), catalog.workload(first.workload, first.overrides))
 
 
@@ -64,7 +64,7 @@ def _predicted(what: str) -> dict[str, int] | None:
     )
     try:
         return memory.predict(composition.submission_of(trial), catalog.workload(workload, overrides))
-    except (RuntimeError, NotImplementedError):  # likewise
+    except memory.Unpredictable:
         return None
 
 

@@ -116,11 +116,10 @@ def prepare(
     training = Training(model=model, seed=trial.seed, steps=workload.budget.steps)
     if workload.layerwise:
         layerwise.check(workload, submission)
-    alone = engine.ALONE.set(workload.layerwise)
-    training.optimizers = submission.optimizers(model, trial.seed)
-    engine.ALONE.reset(alone)
+    training.optimizers = composition.optimizers_of(submission, workload, model, trial.seed)
     check_owners(submission, training)
     if workload.shard_state:
+    submission.begin(training)
         sharding.check(workload, submission, training.optimizers, trial)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     attempt = Attempt(

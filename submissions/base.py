@@ -57,7 +57,7 @@ class Training:
     """Number of the current update, from 1."""
     optimizers: list[Optimizer] = field(default_factory=list)
     state: State = field(default_factory=dict)
-    """The submission's own tensors beside the optimizers' states; kept in checkpoints and counted as state."""
+    """The submission's own tensors beside the optimizers' states, made in `begin`; kept in checkpoints and counted as state."""
     backward: Callable[[Any], Tensor] = field(default=lambda batch: _not_running())
     """Adds the gradient of the batch's mean loss to `.grad`; returns that loss, detached."""
     loss: Callable[[Any], Tensor] = field(default=lambda batch: _not_running())
@@ -112,6 +112,9 @@ class Submission:
     def lr_factor(self, t: int, steps: int) -> float:
         """The learning rate of update t (from 1) over its peak."""
         return schedules.factor(self.schedule, t, steps * self.horizon, warmup=self.warmup, final=self.final_lr)
+
+    def begin(self, training: Training) -> None:
+        """Called once before the first step, also before a checkpoint's tensors are loaded: make what `training.state` holds."""
 
     def before_step(self, training: Training) -> None:
         """Called before the gradient of update `training.t`: switch layers, grow the model."""

@@ -35,6 +35,8 @@ from submissions.adapters import AdapterSubmission
 from submissions.base import Training, named_roles, require
 from submissions.engine import Named
 
+IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+"""What AdaLoRA keeps of each factor: its sensitivity, that one's average, and the average of its deviation."""
 Method = Literal["lora", "rslora", "dora", "pissa", "olora", "lora_plus", "adalora", "randlora", "miss", "bone", "vera", "ia3"]
 
 
@@ -145,6 +147,13 @@ class Peft(AdapterSubmission):
         groups: list[tuple[list[Named], float]] = [(slow, self.lr), (fast, self.lr * self.ratio), (others, self.dense_lr or self.lr)]
         return [self.adam(group, lr, seed) for group, lr in groups if group]
 
+    @torch.no_grad()
+    def begin(self, training: Training) -> None:
+        if self.method == "adalora":
+            parameters = training.model.__dict__["peft_tuner"].model.named_parameters()
+            factors = {name: p for name, p in parameters if "lora_" in name}
+            training.state.update({f"{kind}/{name}": torch.zeros_like(p) for kind in IMPORTANCE for name, p in factors.items()})
+
     def before_step(self, training: Training) -> None:
         if self.dropout:
             adapters.seed_dropout(training)
@@ -168,14 +177,14 @@ def allocate(rule: Peft, training: Training) -> None:
     tuner: Any = training.model.__dict__["peft_tuner"]
     allocator, config, state = tuner.rankallocator, tuner.peft_config["default"], training.state
     config.total_step, config.tinit, config.tfinal = training.steps, round(rule.start * training.steps), round(rule.end * training.steps)
-    for kind in ("ipt", "exp_avg_ipt", "exp_avg_unc"):
+    for kind in IMPORTANCE:
         setattr(allocator, kind, {key.split("/", 1)[1]: value for key, value in state.items() if key.startswith(f"{kind}/")})
     masks = {key.split("/", 1)[1]: value.tolist() for key, value in state.items() if key.startswith("mask/")}
     config.rank_pattern = masks
     allocator.set_total_step(training.steps)
     tuner.update_and_allocate(training.t)
     state.clear()
-    for kind in ("ipt", "exp_avg_ipt", "exp_avg_unc"):
+    for kind in IMPORTANCE:
         state.update({f"{kind}/{name}": value for name, value in getattr(allocator, kind).items()})
     state.update({f"mask/{name}": torch.tensor(mask) for name, mask in (config.rank_pattern or {}).items()})
 

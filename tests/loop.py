@@ -48,6 +48,7 @@ class Loop:
         self.training = Training(model=model, seed=seed, steps=steps, optimizers=submission.optimizers(model, seed))
         self.training.backward = self.backward
         self.training.loss = lambda step: loss_of(self.training.model, step).detach()
+        submission.begin(self.training)
 
     @property
     def model(self) -> Any:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing._internal.two_tensor import TwoTensor
 
-from runner import catalog, cli, memory, plan, study
+from runner import catalog, cli, hyperparameters, memory, plan, study
+from submissions import engine
 from submissions.adam import Adam
 from submissions.fira import Fira
 
@@ -108,3 +114,125 @@ def test_several_sizes_stand_side_by_side_with_the_papers_estimates(tmp_path: Pa
 def test_an_estimate_for_another_rank_is_not_put_beside_ours(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["memory", "--workload", "llama_60m", "--submissions", "galore", "--set", "rank=64"]) == 0
     assert "papers' estimates" not in capsys.readouterr().out, "GaLore's is for rank 128"
+
+
+def stepped(optimizer: torch.optim.Optimizer, steps: int = 1) -> torch.optim.Optimizer:
+    for step in range(steps):
+        for parameter in optimizer.param_groups[0]["params"]:
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step))
+        optimizer.step(lambda: torch.zeros(())) if isinstance(optimizer, torch.optim.LBFGS) else optimizer.step()
+    return optimizer
+
+
+def test_a_projector_in_an_object_is_counted() -> None:
+    package = pytest.importorskip("galore_torch")
+    group = {"params": [nn.Parameter(torch.zeros(8, 12))], "rank": 3, "update_proj_gap": 9, "scale": 1.0, "proj_type": "std"}
+    optimizer = stepped(package.GaLoreAdamW([group], lr=0.1, no_deprecation_warning=True))
+    assert memory.kept(engine.state_tensors(optimizer)) == 4 * (8 * 3 + 2 * 3 * 12)
+
+
+def test_the_history_of_lbfgs_is_counted() -> None:
+    weight = nn.Parameter(torch.zeros(50))
+    optimizer = stepped(torch.optim.LBFGS([weight], max_iter=1, history_size=3), steps=6)
+    pairs, scalars = 2 * 3 * 50, 3  # y and s, and rho of each
+    direction_and_gradient = 2 * 50
+    kept = memory.kept(engine.state_tensors(optimizer)) // 4
+    assert pairs + scalars + direction_and_gradient <= kept <= pairs + scalars + direction_and_gradient + 10  # and a few loose numbers
+
+
+@dataclass(slots=True)
+class Slots:
+    held: Tensor
+
+
+@dataclass
+class Holder:
+    """What an optimizer may drag along: itself, tensors in slots, the model."""
+
+    model: nn.Module
+    parameters: list[nn.Parameter]
+    slots: Slots
+    itself: list[Any] = field(default_factory=list)
+
+
+def test_each_tensor_counts_once_and_weights_not_at_all() -> None:
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    flat = torch.zeros(15)
+    holder = Holder(model, [*model.parameters()], Slots(torch.zeros(5)))
+    holder.itself.append(holder)
+    model.weight.grad = torch.ones(3, 4)
+    entry = {"m": flat[:12], "twice": (flat[:12], {"flat": flat}), "holder": holder, "alias": model.weight.detach(), "g": model.weight.grad}
+    optimizer.state[model.weight].update(entry)
+    optimizer.state[model.bias].update(m=flat[12:], codes=TwoTensor(torch.zeros(6), torch.zeros(6)))
+    optimizer.inner = torch.optim.Adam([nn.Parameter(torch.zeros(7))])  # type: ignore[attr-defined]  # a wrapped optimizer
+    stepped(optimizer.inner)  # type: ignore[attr-defined]  # likewise
+    assert memory.kept(engine.state_tensors(optimizer)) == 4 * (15 + 5 + 2 * 6 + 2 * 7 + 1)
+
+
+UNPREDICTABLE = """
+from dataclasses import dataclass
+
+import torch
+
+from submissions.base import Submission, named_roles
+
+
+class Norm(torch.optim.SGD):
+    def step(self, closure=None):
+        self.norm = sum(p.grad.norm().{read} for p in self.param_groups[0]["params"])
+        super().step()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normed(Submission):
+    def optimizers(self, model, seed):
+        return [Norm([p for _, _, p in named_roles(model)], lr=self.lr)]
+"""
+
+
+@pytest.mark.parametrize("read", ["item()", "numpy()", "tolist()"])
+def test_what_reads_values_has_a_dash_and_the_others_their_numbers(
+    read: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "normed.py").write_text(UNPREDICTABLE.replace("{read}", read))
+    monkeypatch.chdir(tmp_path)
+    words = ["memory", "--workload", "llama_nano", "--submissions", "normed.py", "adam", "--card", "24GB", "--csv", "out.csv"]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    lines = {line.split()[0]: line.split() for line in printed.splitlines() if line.strip()}
+    assert lines["normed"][1:] == ["-"] * 6
+    assert "-" not in lines["adam"]
+    assert "normed.py on llama_nano cannot be predicted: " in printed
+    with Path("out.csv").open(newline="") as file:
+        rows = {row["submission"]: row for row in csv.DictReader(file)}
+    assert (rows["normed"]["bytes_state"], rows["normed"]["fits"]) == ("nan", "")
+
+
+AVERAGED = """
+from dataclasses import dataclass
+
+import torch
+
+from submissions.base import Submission, named_roles
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaged(Submission):
+    average: bool = True
+
+    def optimizers(self, model, seed):
+        return [torch.optim.SGD([p for _, _, p in named_roles(model)], lr=self.lr)]
+
+    def begin(self, training):
+        if self.average:
+            training.state.update({name: p.detach().clone() for name, p in training.model.named_parameters()})
+"""
+
+
+def test_what_begin_makes_is_predicted(tmp_path: Path) -> None:
+    (tmp_path / "averaged.py").write_text(AVERAGED)
+    cls, workload = catalog.submission_class(str(tmp_path / "averaged.py")), catalog.workload("llama_nano")
+    plain, averaged = (memory.predict(hyperparameters.resolve(cls, {"average": flag}), workload) for flag in (False, True))
+    assert (plain["state"], averaged["state"]) == (0, plain["gradients"])
+    assert averaged["peak"] == plain["peak"] + plain["gradients"]

@@ -57,6 +57,7 @@ class Run:
         self.training = Training(
             model, seed, STEPS, t=t, optimizers=submission.optimizers(model, seed), backward=self.backward, loss=self.loss
         )
+        submission.begin(self.training)
         if t:
             submission.restore(self.training)
 

@@ -10,7 +10,7 @@ import torch
 from loop import LAYERS, Loop, assert_learns, assert_resumes, loss_of, small_llama
 
 from submissions import adapters
-from submissions.base import MATRIX_ROLES, named_roles
+from submissions.base import MATRIX_ROLES, Training, named_roles
 from submissions.lora import Lora
 from submissions.peft import Method, Peft
 
@@ -91,6 +91,10 @@ def test_state_is_predicted_without_weights(method: str) -> None:
     trained = [p for p in meta.parameters() if p.requires_grad]
     own = sum(tensor.numel() for tensor in loop.training.state.values())
     assert loop.state_elements() - own == sum(2 * p.numel() + 1 for p in trained)
+    begun = Training(model=meta, seed=0, steps=40)
+    submission.begin(begun)
+    assert own == sum(tensor.numel() for tensor in begun.state.values())
+    assert (own > 0) == (method == "adalora")
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "pissa", "adalora"])

@@ -43,6 +43,8 @@ def submissions(workload: str | None) -> list[list[str]]:
                 sizes = [status.megabytes(found["state"]), memory.said(found)]
             except ValueError as error:
                 sizes = ["-", str(error)]
+            except memory.Unpredictable as error:
+                sizes = ["-", f"cannot be predicted: {error}"]
         table.append([name, cls.kind, *sizes, cls.paper or "-", cls.memory or "-"])
     return table
 

@@ -2,8 +2,9 @@
 
 Weights, gradients and optimizer state are exact; activations are what one micro-batch keeps for its backward pass. The total is
 the fullest moment of a step, followed allocation by allocation with its refresh; `(sum)` marks one that adds up the parts because the
-submission's step reads values, which shapes do not have. Compiling is not predicted. Papers' estimates of weights plus state stand beside
-ours where a paper has them for the same workload, submission and rank.
+submission's step reads values, which shapes do not have. A dash stands for one that cannot even be built without values, and a note
+says why. Compiling is not predicted. Papers' estimates of weights plus state stand beside ours where a paper has them for the same
+workload, submission and rank.
 
   slimperf memory --workload llama_60m --submissions adam galore fira --set rank=64
   slimperf memory --workload llama_60m llama_130m llama_350m llama_1b llama_7b --csv memory.csv     sizes side by side
@@ -12,7 +13,8 @@ ours where a paper has them for the same workload, submission and rank.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from runner import arguments
 Titled = tuple[str, list[list[Any]]]
 """A heading, and cells of which the numbers are bytes."""
 PARTS = ("weights", "gradients", "state", "activations", "total")
+FITS = {True: "yes", False: "no", None: "-"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
         notes += left_out
     if card is not None:
         for row in rows:
-            row["fits"] = cards.fits(row["bytes_total"], card)
+            row["fits"] = None if math.isnan(row["bytes_total"]) else cards.fits(row["bytes_total"], card)
     if args.csv:
         write_csv(rows, args.csv)
     several = len({row["workload"] for row in rows}) > 1
@@ -65,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
 def _by_part(rows: list[dict[str, Any]], card: str | None) -> Iterator[Titled]:
     headings = ["submission", *PARTS, *([f"fits {card}"] if card else [])]
     sizes = [[*(row[f"bytes_{part}"] for part in PARTS[:-1]), row["total"]] for row in rows]
-    fits = [["yes" if row["fits"] else "no"] if card else [] for row in rows]
+    fits = [[FITS[row["fits"]]] if card else [] for row in rows]
     lines = [[row["submission"], *size, *fit] for row, size, fit in zip(rows, sizes, fits, strict=True)]
     yield f"{rows[0]['workload']}: predicted memory", [headings, *lines]
 
@@ -82,7 +85,7 @@ def _side_by_side(rows: list[dict[str, Any]], card: str | None) -> Iterator[Titl
     yield "predicted memory: weights and optimizer state", lines(lambda row: row["bytes_weights"] + row["bytes_state"])
     yield "predicted memory: total", lines(lambda row: row["total"])
     if card:
-        yield f"fits {card}", lines(lambda row: "yes" if row["fits"] else "no")
+        yield f"fits {card}", lines(lambda row: FITS[row["fits"]])
 
 
 def _aligned(cells: list[list[Any]]) -> str:
@@ -108,7 +111,9 @@ def table(
     chosen: dict[str, Any],
     adapter: dict[str, Any] | None = None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """A row per submission: workload, submission, `bytes_<part>`, whether the total `is_peak`, rank; and sentences about what was left out.
+    """A row per submission: workload, submission, `bytes_<part>`, whether the total `is_peak`, rank; and sentences about what is missing.
+
+    Bytes that cannot be predicted are NaN.
 
     Raises:
         ValueError: an unknown name, a hyperparameter that no submission has, or one that does not fit a named submission's model.
@@ -130,7 +135,10 @@ def table(
         }
         try:
             own_rule = hyperparameters.resolve(cls, values)
-            found = memory.predict(composition.combined(own_rule, beside) if beside else own_rule, place)
+            found: Mapping[str, float] = memory.predict(composition.combined(own_rule, beside) if beside else own_rule, place)
+        except memory.Unpredictable as error:
+            notes.append(f"{name} on {place.name} cannot be predicted: {error}")
+            found = dict.fromkeys(PARTS, float("nan"))
         except ValueError as error:
             if submissions:
                 raise ValueError(f"{name} on {place.name}: {error}") from None
