@@ -93,6 +93,9 @@ class Attempt:
     def _train(self, steps: int) -> Status:
         while self.training.t < steps:
             self.step()
+            if self.training.t == 1:  # a state that cannot be kept ends the trial here, not after hours
+                with self.clock.part(CHECKPOINT):
+                    checkpoint.check(self.training)
             last = self.training.t == steps
             measuring = last or self.training.t % self.window == 0 or self.training.t % self.workload.evaluate_every == 0
             if measuring and (status := self.measure(last)):
@@ -210,6 +213,7 @@ class Attempt:
         """Writes a checkpoint, off the clock."""
         self.saved_at = self.clock.total()
         with self.clock.part(CHECKPOINT):
+            checkpoint.check(self.training)
             content = checkpoint.content_of(self)
             if not self.group.rank:
                 checkpoint.save(self.checkpoint_path, content)

@@ -49,6 +49,8 @@ class Watch:
     attempt: int = -1
     """The newest attempt, of which `offset` bytes were read."""
     offset: int = 0
+    warning: str = ""
+    """What a person must know of this attempt and has not been told yet."""
 
     def look(self, pid: int) -> None:
         """Reads the lines that were added since the last look."""
@@ -68,6 +70,8 @@ class Watch:
     def _take(self, line: dict[str, Any]) -> None:
         if line["kind"] == "start":
             self.steps, self.limit = int(line["budget"].get("steps", 0)), float(line["budget"].get("seconds", "inf"))
+            if line["settings"].get("checkpoint") == "unreadable":
+                self.warning = "its checkpoint cannot be read; it starts again from step 0"
         elif line["kind"] == "point":
             self.step, self.seconds, self.tokens = line["step"], line["seconds"], line["tokens"]
             self.first = self.first or (self.step, self.seconds, self.tokens)
@@ -151,6 +155,9 @@ class Display:
             watch = self._watch(key)
             with contextlib.suppress(ValueError, KeyError, OSError):  # a line that is not ours; whoever loads the record says so
                 watch.look(pid)
+            if watch.warning:
+                self._say(f"warning: {watch.name}: {watch.warning}")
+                watch.warning = ""
         shown = [self.watches[key] for key in running]
         if self.live is not None:
             self.live.update(self._table(shown))

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,8 +119,8 @@ def prepare(
         layerwise.check(workload, submission)
     training.optimizers = composition.optimizers_of(submission, workload, model, trial.seed)
     check_owners(submission, training)
-    if workload.shard_state:
     submission.begin(training)
+    if workload.shard_state:
         sharding.check(workload, submission, training.optimizers, trial)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     attempt = Attempt(
@@ -141,8 +142,13 @@ def prepare(
     observe(attempt, record.probes_of(record.path_of(study, trial.id, number)))
     if not workload.compile:  # compiled code keeps something else, and to compile is on the clock
         attempt.activations = memory.activations(workload, model, next(iter(attempt.batch(1).micro)))
-    there = not fresh and attempt.checkpoint_path.exists()
-    saved = None if fresh else checkpoint.load(attempt.checkpoint_path, place)
+    saved, unreadable = None, False
+    if not fresh:
+        try:
+            saved = checkpoint.load(attempt.checkpoint_path, place)
+        except ValueError as error:  # cut off by a full disk or a dying file system
+            unreadable = True
+            warnings.warn(f"{error}: the trial starts again from step 0", stacklevel=2)
     mine = saved if saved and saved["trial"] == trial.id else None
     if mine and (why := difference(mine.get("data", {}), data.identity())):
         kept = brackets.bare_start(trial, number, device, threads, workload)
@@ -161,7 +167,7 @@ def prepare(
         data=data.identity(),
         resumed_step=training.t if seconds else None,
     )
-    if there and saved is None:  # cut off by a full disk or a dying file system
+    if unreadable:
         start.settings["checkpoint"] = "unreadable"
     clock.start(seconds)
     return attempt, start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import math
 import subprocess
@@ -192,6 +193,17 @@ def test_a_watch_reads_only_what_was_added(tmp_path: Path) -> None:
     assert (watch.step, watch.loss, watch.rates) == (20, 2.0, (10.0, 160.0))
     assert watch.remaining == pytest.approx(8.0)
     assert watch.cells()[:5] == ["idea seed 0", "20/100", "2.000", "160", "2.0 s"]
+
+
+def test_a_checkpoint_that_cannot_be_read_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trial = planning.trial()
+    writer = record.Writer(record.path_of(tmp_path / "s", trial.id, 0))
+    start = fake_records.start(trial)
+    writer.write(dataclasses.replace(start, settings={**start.settings, "checkpoint": "unreadable"}))
+    display = progress.Display([trial], tmp_path, waiting=1, workers=1, quiet=False)
+    display.show({trial.id: 0})
+    display.show({trial.id: 0})
+    assert capsys.readouterr().err == "warning: idea seed 0: its checkpoint cannot be read; it starts again from step 0\n"
 
 
 def test_names_tell_trials_apart() -> None:
