@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from runner import catalog, expansion, faults, hyperparameters, memory, record, status, train
+from runner import catalog, checkpoint, composition, expansion, faults, hyperparameters, memory, record, status, train
 from runner.trial import Trial
-from submissions import engine
-from submissions.base import Submission
+from submissions.base import MatrixSubmission, Submission, Training
 
 STEPS = 8
 WORKLOAD = "llama_nano"
@@ -39,7 +37,7 @@ def trial_of(submission: str, values: dict[str, Any]) -> Trial:
     Raises:
         ValueError: the file or a hyperparameter is wrong.
     """
-    document = {"study": "check", "workload": WORKLOAD, "overrides": SMALL, "stop": "budget"}
+    document = {"study": "check", "workload": WORKLOAD, "overrides": SMALL, "stop": "budget", "probes_every": STEPS // 2}
     candidate = expansion.Candidate(values)
     return next(expansion.trials_of(expansion.protocol(document), submission, WORKLOAD, SMALL, [candidate], first_point=0))
 
@@ -65,29 +63,25 @@ def contract(trial: Trial) -> Iterator[Finding]:
 def _gradients(submission: Submission, trial: Trial) -> Finding:
     """A zero gradient, then a normal one, on every parameter."""
     clause = "a zero gradient, then a normal one"
-    model = submission.wrap(catalog.workload(trial.workload, trial.overrides).build(0, "cpu"), 0)
+    workload = catalog.workload(trial.workload, trial.overrides)
+    model = submission.wrap(workload.build(0, "cpu"), 0)
     try:
-        optimizers = submission.optimizers(model, 0)
+        training = Training(model, 0, STEPS, optimizers=composition.optimizers_of(submission, workload, model, 0))
+        submission.begin(training)
         for scale in (0.0, 1.0):
             for number, parameter in enumerate(p for p in model.parameters() if p.requires_grad):
                 noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)).to(parameter.dtype)
                 parameter.grad = scale * noise
-            for optimizer in optimizers:
+            for optimizer in training.optimizers:
                 optimizer.step()
             for name, parameter in model.named_parameters():
                 if not torch.isfinite(parameter).all():
                     kind = "zero" if scale == 0 else "normal"
                     return Finding(clause, f"{name} has NaN or infinite weights after a {kind} gradient: guard the division (+ eps)")
+        checkpoint.check(training)
     except (Exception, SystemExit) as error:  # the user's code may raise anything; the finding names where
         return Finding(clause, faults.told(error, catalog.files(trial.submission)))
-    loose = [type(value).__name__ for o in optimizers for value in _kept(o) if not isinstance(value, Tensor | int | float)]
-    return Finding(clause, f"state holds a {loose[0]}; expected tensors only" if loose else None, "weights stay finite; state is tensors")
-
-
-def _kept(optimizer: torch.optim.Optimizer) -> list[Any]:
-    if isinstance(optimizer, engine.MatrixOptimizer):
-        return list(optimizer.state_tensors())
-    return [value for entry in optimizer.state.values() for value in entry.values()]
+    return Finding(clause, None, "weights stay finite; a checkpoint can hold the state")
 
 
 def _train(trial: Trial, results: Path, *, stop_after: int | None = None) -> record.End:
@@ -123,18 +117,21 @@ def _resumes(trial: Trial, whole: record.End, results: Path) -> Finding:
     stopped = _train(trial, results, stop_after=STEPS // 2)
     clause, note = "stops and resumes exactly", "saved, loaded with weights_only=True, and went on to the same weights"
     if stopped.status != "preempted":
-        return Finding(clause, f"saving it ended as {stopped.status}: {stopped.reason}; keep nothing but tensors in the state")
+        return Finding(clause, f"saving it ended as {stopped.status}: {stopped.reason}")
     problem = _differs(whole, _train(trial, results), "a resumed run")
     return Finding(clause, problem and f"{problem} (what it remembers must be in the state, or follow from t)", note)
 
 
 def _memory(submission: Submission, trial: Trial, end: record.End) -> Finding:
-    sizes = memory.predict(submission, catalog.workload(trial.workload, trial.overrides))
-    measured, predicted = int(end.bytes["state"]), sizes["state"]
-    parts = ", ".join(f"{name} {status.megabytes(float(size))}" for name, size in sizes.items() if name != "peak")
-    if measured == predicted:
-        return Finding("state has the predicted size", None, parts)
-    return Finding(
-        "state has the predicted size",
-        f"after {STEPS} steps state has {measured:,} bytes, at the start {predicted:,}: make every tensor in init, in its final shape",
-    )
+    clause = "state has the predicted size"
+    try:
+        sizes = memory.predict(submission, catalog.workload(trial.workload, trial.overrides))
+    except memory.Unpredictable as error:
+        return Finding(clause, None, f"it cannot be predicted: {error} (made or updated on the meta device, which has no values)")
+    if (measured := end.bytes.get("state")) == sizes["state"]:
+        return Finding(clause, None, ", ".join(f"{name} {status.megabytes(float(size))}" for name, size in sizes.items() if name != "peak"))
+    if measured is None:
+        return Finding(clause, f"it cannot be measured: {end.extra['unmeasured']}")
+    where = "init" if isinstance(submission, MatrixSubmission) else "begin (training.state) or an optimizer's first step"
+    advice = f"make every tensor in {where}, in its final shape" if measured > sizes["state"] else "freeze what takes no part in the loss"
+    return Finding(clause, f"after {STEPS} steps state has {int(measured):,} bytes, at the start {sizes['state']:,}: {advice}")

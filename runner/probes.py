@@ -78,6 +78,7 @@ class Collector:
     def __call__(self, probes: Probes, names: list[str]) -> None:
         with self.part(PART):
             for key, value in probes.items():
+                _check(key, value, names)
                 value_bk = value.detach().float().flatten(1)
                 length = value_bk.shape[1]
                 kept = self._kept(value_bk, names) if length > 1 and self.path is not None else None
@@ -138,6 +139,15 @@ class Collector:
             file.write(rows)
 
 
+def _check(key: str, value: object, names: list[str]) -> None:
+    if not isinstance(value, Tensor) or not 1 <= value.ndim <= 2 or len(value) != len(names):
+        given = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ValueError(
+            f"probe {key!r} of {names[0]} is {given}: expected a tensor whose first axis is {len(names)}, a value for each matrix of the"
+            " stack, with at most one more axis"
+        )
+
+
 def of_adam(optimizers: list[Optimizer], names: dict[int, str]) -> Iterator[tuple[Probes, list[str]]]:
     """phi of every matrix that an Adam has just updated, from its moments and the gradient it saw; others give nothing.
 
@@ -172,7 +182,7 @@ def _moments(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor, Tensor, flo
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
-            if "exp_avg" in state and "exp_avg_sq" in state:
+            if {"step", "exp_avg", "exp_avg_sq"} <= state.keys() and state["exp_avg"].shape == parameter.shape:
                 correction = (1 - group["betas"][1] ** float(state["step"])) ** 0.5
                 yield parameter, state["exp_avg"], state["exp_avg_sq"], group["eps"] * correction
 

@@ -170,7 +170,13 @@ class MatrixOptimizer(Optimizer):
 
     def _update(self, G_bmn: Tensor, state: State, stack: Stack) -> tuple[Tensor, Probes]:
         shape = G_bmn.shape
-        U_bmn, probes = self.rule.update(G_bmn, state, self.t)
+        found: object = self.rule.update(G_bmn, state, self.t)
+        match found:
+            case (Tensor() as U_bmn, dict() as probes):
+                pass
+            case _:
+                kinds = f"({', '.join(map(_kind, found))})" if isinstance(found, tuple) else _kind(found)
+                raise ValueError(f"{type(self.rule).__name__}.update must return (U_bmn, probes), got {kinds}")
         if U_bmn.shape != shape:
             given, expected = tuple(U_bmn.shape), tuple(shape)
             raise ValueError(f"{type(self.rule).__name__}.update returned shape {given} for {stack.names[0]}, expected {expected}")
@@ -288,6 +294,10 @@ def stochastic_bf16(X: Tensor, seed: int) -> Tensor:
     generator = None if X.is_meta else torch.Generator(device=X.device).manual_seed(seed % 2**63)
     noise = torch.randint(0, 2**16, X.shape, generator=generator, device=X.device, dtype=torch.int32)
     return ((X.float().view(torch.int32) + noise) & -(2**16)).view(torch.float32).bfloat16()
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else type(value).__name__
 
 
 def _check_state(rule: MatrixSubmission, state: State, count: int) -> None:
