@@ -1,6 +1,6 @@
 """EGGROLL: an evolution strategy whose perturbations are low-rank; forward passes only.
 
-Sarkar et al. 2025, arXiv 2511.16652; released code ESHyperscale/HyperscaleES (JAX).
+Sarkar et al. 2025, arXiv 2511.16652; released code ESHyperscale/HyperscaleES b77f7d6 (JAX).
 
     member i = 1..N, in antithetic pairs:  W_i = W +- sigma / sqrt(r) A_i B_i^T,  A m x r, B n x r ~ N(0, 1) from (seed, t, name)
     f_i = -loss(W_i), standardised over the members;  gradient = -sqrt(N) / N sum_i f_i (W_i - W);  then SGD or Adam takes it

@@ -1,6 +1,6 @@
 """G_stack: train a shallow model first, then stack copies of its layers to the full depth and go on.
 
-Du et al. 2024, arXiv 2405.15319 (NeurIPS 2024).
+Du et al. 2024, arXiv 2405.15319 (NeurIPS 2024); written from the paper, no released code was read.
 
     layers 1..L/g are trained for the first part of the budget;  then layer i of the full model <- a copy of layer i mod L/g,
     embedding, norms and head stay;  AdamW starts anew, its learning rate rising again over `rewarm`

@@ -1,6 +1,7 @@
 """GradNormLoRP: weight normalisation, with GaLore on the directions and Adam on the lengths.
 
-Huang et al. 2024, arXiv 2412.19616; weight normalisation: Salimans and Kingma 2016, arXiv 1602.07868.
+Huang et al. 2024, arXiv 2412.19616; weight normalisation: Salimans and Kingma 2016, arXiv 1602.07868. Released code:
+Jhhuangkay/Gradient-Weight-normalized-Low-rank-Projection-for-Efficient-LLM-Training 66c8e76.
 
     W = g V / ||V||, row by row (a row belongs to an output); y = g / ||V|| (V x)
     every T updates: P = leading r left singular vectors of G = dL/dV (m <= n: the short side is projected)

@@ -1,6 +1,6 @@
 """LISA: a few decoder layers train at a time, drawn anew every K updates; embedding, head and final norm always train.
 
-Pan et al. 2024, arXiv 2403.17919; code read: OptimalScale/LMFlow.
+Pan et al. 2024, arXiv 2403.17919; code read: OptimalScale/LMFlow, and its copy in pixeli99/OwLore e415973.
 
     every K updates: draw gamma of the L layers uniformly without replacement, freeze the others;  AdamW on what is not frozen
 

@@ -1,6 +1,6 @@
 """Natural GaLore: GaLore whose projected gradient is preconditioned by the recent projected gradients.
 
-Das 2024, arXiv 2410.16029; released code, clone e23336d.
+Das 2024, arXiv 2410.16029; released code selfsupervised-ai/Natural-GaLore e23336d.
 
     every T updates: P = leading r left singular vectors of G        (m <= n: the short side is projected)
     R = P^T G;  H = the last s of vec R, this one included, as columns;  F = H H^T, the empirical Fisher matrix times s

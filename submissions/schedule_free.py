@@ -1,6 +1,7 @@
 """Schedule-free AdamW: averaging in place of a decaying learning rate.
 
-Defazio et al. 2024, arXiv 2405.15682; released code facebookresearch/schedule_free. y is trained, x is evaluated:
+Defazio et al. 2024, arXiv 2405.15682; released code facebookresearch/schedule_free; compared with pytorch_optimizer 4.1.0.
+y is trained, x is evaluated:
 
     v <- b2 v + (1-b2) G(y)^2;  D = G / (sqrt(v_hat) + eps) + wd y;  z <- z - lr D
     c = w_t / (w_1 + ... + w_t), w_t = t^r (largest lr so far)^p;  x <- (1-c) x + c z;  y <- (1-b1) z + b1 x

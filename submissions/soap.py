@@ -1,6 +1,6 @@
 """SOAP: Adam in the eigenbasis of Shampoo's preconditioner.
 
-Vyas et al. 2024, arXiv 2409.11321; released code nikhilvyas/SOAP.
+Vyas et al. 2024, arXiv 2409.11321; released code nikhilvyas/SOAP; compared with pytorch_optimizer 4.1.0.
 
     every update:  R = QL^T G QR;  psi = Adam(R);  W <- W - lr QL psi QR^T;  then L <- b L + (1-b) G G^T,  H <- b H + (1-b) G^T G
     every f updates, by one power iteration:  QL <- qr(L QL),  QR <- qr(H QR), columns sorted by their estimated eigenvalues
