@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,15 @@ def test_an_end_that_is_not_there_is_said_with_the_way_to_name_one(tmp_path):
         load_tokenizer(str(folder))
     with pytest.raises(ValueError, match="bytes end a text with the byte 1"):
         load_tokenizer("bytes", eos="[EOS]")
+
+
+def test_a_tokenizer_of_the_hub_brings_its_configuration_if_there_is_one(tmp_path, monkeypatch):
+    folder = vocabulary_of(tmp_path / "t", {"</s>": 1, "<end>": 2}, eos_token="<end>")
+    local = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    monkeypatch.setattr("tokenizers.Tokenizer", types.SimpleNamespace(from_pretrained=lambda name: local))
+    assert load_tokenizer("nobody/offline").eos == 1
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file: folder / file)
+    assert load_tokenizer("nobody/online").eos == 2
 
 
 def test_a_text_that_spells_the_end_does_not_end(tmp_path):
