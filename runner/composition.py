@@ -13,7 +13,7 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from runner import catalog, hyperparameters
+from runner import catalog, hyperparameters, layerwise
 from submissions import engine
 from submissions.adapters import AdapterSubmission
 from submissions.base import Submission, Training
@@ -122,7 +122,7 @@ def optimizers_of(submission: Submission, workload: Workload, model: nn.Module, 
     """The submission's optimizers, made so that each parameter can be updated by itself if the workload is layerwise.
 
     Raises:
-        ValueError: the step of one expects an argument that nobody gives it.
+        ValueError: the step of one expects an argument that nobody gives it, or all gradients where the workload is layerwise.
     """
     alone = engine.ALONE.set(workload.layerwise)
     try:
@@ -136,6 +136,8 @@ def optimizers_of(submission: Submission, workload: Workload, model: nn.Module, 
                     f"{type(optimizer).__name__}.step() expects {name}, and is called without arguments: override train_step(self,"
                     " training, batch), which may call training.backward(batch) as often as it needs, and let step() apply what that found"
                 )
+    if workload.layerwise:
+        layerwise.check_optimizers(found)
     return found
 
 

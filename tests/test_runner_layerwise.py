@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from loop import loss_of, small_llama
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from runner import catalog, layerwise
+from runner import catalog, composition, layerwise
 from runner.devices import Group
 from submissions import dense, engine
 from submissions.base import MATRIX_ROLES, Submission
@@ -21,7 +22,7 @@ from submissions.galore import Galore
 UPDATES = 4
 SMALL: dict[str, Any] = {"rank": 4, "gap": 2, "kappa": 2, "frequency": 2, "min_8bit_size": 64, "clip": None}
 """Values that fit the model and let everything periodic happen within the updates, for the submissions that have the field."""
-OF: dict[str, dict[str, Any]] = {"frugal": {"split": "block"}, "muon": {"ns_dtype": "fp32"}}
+OF: dict[str, dict[str, Any]] = {"muon": {"ns_dtype": "fp32"}}
 """Beyond that, by name."""
 OWN_OPTIMIZER = ("flora", "frugal", "lift", "q_galore", "schedule_free")
 """Their optimizers count updates or choose blocks, or do something to the weights around the update."""
@@ -111,6 +112,20 @@ def of_matrices(model: nn.Module, kind: type[engine.MatrixOptimizer], **options:
 def test_an_optimizer_that_may_need_all_gradients_is_refused(make: Any, words: str) -> None:
     with pytest.raises(ValueError, match=f"^layerwise = true: .*{words}.*, or set it to false$"):
         layerwise.check_optimizers([make(small_llama())])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outside(Submission):
+    def optimizers(self, model: nn.Module, seed: int) -> list[Optimizer]:
+        return [Foreign(model.parameters(), {"lr": self.lr, "t": 0})]
+
+
+def test_it_is_refused_before_a_trial_begins() -> None:
+    workload = catalog.workload("llama_nano", {"layerwise": True})
+    with pytest.raises(ValueError, match="layerwise = true: Foreign has a step"):
+        composition.optimizers_of(Outside(), workload, small_llama(), 0)
+    whole = catalog.workload("llama_nano")
+    assert len(composition.optimizers_of(Outside(), whole, small_llama(), 0)) == 1
 
 
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.RMSprop, Renamed])
