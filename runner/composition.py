@@ -130,7 +130,8 @@ def optimizers_of(submission: Submission, workload: Workload, model: nn.Module, 
     finally:
         engine.ALONE.reset(alone)
     for optimizer in found:
-        for name, parameter in inspect.signature(optimizer.step).parameters.items():
+        _, *expected = inspect.signature(type(optimizer).step).parameters.items()  # a scheduler of torch wraps the object's own
+        for name, parameter in expected:
             if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
                 raise ValueError(
                     f"{type(optimizer).__name__}.step() expects {name}, and is called without arguments: override train_step(self,"
