@@ -90,7 +90,7 @@ def _selection(tuning: pd.DataFrame) -> Iterator[str]:
 
 def _edges(tuning: pd.DataFrame) -> Iterator[str]:
     for (workload, edge), rows in tuning.dropna(subset=["edge"]).groupby(["workload", "edge"], sort=False):
-        names = notes.listed(sorted(rows["submission"]))
+        names = notes.listed(sorted(set(rows["submission"])))
         yield f"{workload}: the best value of {names} lies at the edge of the space ({edge}); a wider search may do better"
 
 

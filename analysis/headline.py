@@ -55,10 +55,7 @@ def sentences(trials: pd.DataFrame, summary: pd.DataFrame, rankings: Sequence[sc
 
 def _race(place: str, trials: pd.DataFrame, summary: pd.DataFrame, studies: pd.DataFrame | None) -> str:
     if trials["target_value"].isna().all():
-        best = summary.sort_values("val_loss").iloc[0]
-        name, loss = label(best["submission"]), best["val_loss"]
-        quality = "" if math.isnan(loss) else f" The lowest final loss is {name}'s, {loss:.4g} nats/token."
-        return f"{place} has no target, so nobody is first.{quality}"
+        return f"{place} has no target, so nobody is first.{_closest(trials, summary, 'The lowest final loss is that of')}"
     reached = summary[summary["reached_seconds"].map(math.isfinite)]
     if reached.empty:
         return _nobody(place, trials, summary)
@@ -68,18 +65,24 @@ def _race(place: str, trials: pd.DataFrame, summary: pd.DataFrame, studies: pd.D
 
 def _nobody(place: str, trials: pd.DataFrame, summary: pd.DataFrame) -> str:
     running = int((trials["status"] == "running").sum())
+    closest = _closest(trials, summary, "Closest at the end was")
+    going = f" {running} of {len(trials)} trials are not finished." if running else ""
+    return f"On {place}, no submission has reached the target in most of its trials.{closest}{going}"
+
+
+def _closest(trials: pd.DataFrame, summary: pd.DataFrame, words: str) -> str:
+    """Who ended with the lowest loss. What a submission has left that lost most of its trials are its luckiest, and do not count."""
     ends = trials[trials["status"] != "running"]
-    # What a submission has left that lost most of its trials are its luckiest.
     kept = ends["status"].isin(ENDED).groupby(ends["submission"]).mean()
     measured = summary.dropna(subset=["val_loss"]).sort_values("val_loss")
     known = measured[measured["submission"].map(kept) > 0.5]
-    closest = " Every submission lost most of its trials before their end, so none is called closest." if len(measured) else ""
-    if len(known):
-        closest = f" Closest at the end was {label(known.iloc[0]['submission'])}, at {known.iloc[0]['val_loss']:.4g} nats/token."
-        lossy = [label(name) for name in measured["submission"] if name not in set(known["submission"])]
-        closest += f" Not counted: {notes.listed(lossy)}, of which most trials were lost before their end." if lossy else ""
-    going = f" {running} of {len(trials)} trials are not finished." if running else ""
-    return f"On {place}, no submission has reached the target in most of its trials.{closest}{going}"
+    if not len(measured):
+        return ""
+    if not len(known):
+        return " Every submission lost most of its trials before their end, so none is called closest."
+    lossy = [label(name) for name in measured["submission"] if name not in set(known["submission"])]
+    rest = f" Not counted: {notes.listed(lossy)}, of which most trials were lost before their end." if lossy else ""
+    return f" {words} {label(known.iloc[0]['submission'])}, at {known.iloc[0]['val_loss']:.4g} nats/token.{rest}"
 
 
 def _time(row: pd.Series) -> str:
