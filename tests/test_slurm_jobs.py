@@ -166,7 +166,8 @@ def test_a_full_disk_stops_a_trial_until_there_is_room(tmp_path: Path, monkeypat
     path = checkpoint.path_of(tmp_path / "s", one)
     path.parent.mkdir()
     path.write_bytes(b"cut off")
-    assert train.execute(one, tmp_path) == "missed"
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert train.execute(one, tmp_path) == "missed"
     [_, again] = [next(record.lines(path)) for path in record.attempts(tmp_path / "s", one.id)]
     assert isinstance(again, record.Start)
     assert (again.resumed_step, again.settings["checkpoint"]) == (None, "unreadable")
