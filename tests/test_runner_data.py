@@ -40,6 +40,8 @@ def test_other_text_or_settings_under_the_same_name_are_refused(tmp_path: Path, 
     error = refused(capsys, "prepare", other, "--name", "mine")
     assert f"another source (text.jsonl, {text.stat().st_size} bytes of " in error
     assert f"asked for: text.jsonl, {other.stat().st_size} bytes of " in error
+    assert "asked for: text.jsonl, " in (error := refused(capsys, *prepare, "--field", "url"))
+    assert ", field url): choose" in error
     assert contents(tmp_path / "data" / "mine") == whole
     assert cli.main(["data", *map(str, prepare)]) == 0
     assert "is there already" in capsys.readouterr().out

@@ -148,10 +148,10 @@ def _changes(was: dict[str, Any], asked: dict[str, Any]) -> str:
 
 def _told(setting: Any) -> str:
     match setting:
-        case {"files": [[str(first), int(), int()], *others] as rows}:
+        case {"files": [[str(first), int(), int()], *others] as rows, **rest}:
             more = f" and {len(others)} more" if others else ""
             newest = datetime.datetime.fromtimestamp(max(row[2] for row in rows) / 1e9).isoformat(" ")
-            return f"{first}{more}, {sum(row[1] for row in rows)} bytes of {newest}"
+            return ", ".join([f"{first}{more}, {sum(row[1] for row in rows)} bytes of {newest}", *(f"{k} {v}" for k, v in rest.items())])
         case dict():
             return " ".join(str(value)[:12] for value in setting.values() if value is not None)
     return "none" if setting is None else str(setting)
