@@ -50,7 +50,7 @@ def trials(found: list[Trial], args: argparse.Namespace, *, fresh: bool = False,
             raise ValueError(f"--{name} {getattr(args, name)}: expected at least 1")
     if args.executor == "local":
         check_device(args.device)
-    identities = same_data.identities(found)
+    identities = same_data.identities(found, elsewhere=args.executor == "slurm")
     if not fresh:
         same_data.check(found, args.results, identities)
     plan.check(found)

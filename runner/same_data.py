@@ -28,24 +28,36 @@ class OtherData(ValueError):
         self.start = start
 
 
-def identities(trials: Sequence[Trial]) -> dict[Place, Identity]:
+def identities(trials: Sequence[Trial], *, elsewhere: bool = False) -> dict[Place, Identity]:
     """What identifies the data of each workload, which are opened for it.
+
+    Args:
+        elsewhere: the trials run on other machines, where data may be that are not here: these are left out.
 
     Raises:
         ValueError: data are missing or changed.
     """
-    return {key: catalog.workload(*asked).open_data().identity() for key, asked in _workloads(trials).items()}
+    found = {}
+    for key, asked in _workloads(trials).items():
+        with contextlib.suppress(ValueError) if elsewhere else contextlib.nullcontext():
+            found[key] = catalog.workload(*asked).open_data().identity()
+    return found
 
 
 def check(trials: Iterable[Trial], results: Path, known: Mapping[Place, Identity]) -> None:
     """Stops before numbers from other data are taken for those of these trials, or mixed with new ones.
 
+    Args:
+        known: of `identities`; trials whose data are not in it are not checked.
+
     Raises:
         ValueError: a trial is finished, or has a checkpoint, and was made on other data than there are now.
     """
     for trial in trials:
+        if (now := known.get(_place(trial))) is None:
+            continue
         study = results / trial.study
-        why = difference(recorded(study, trial.id), known[_place(trial)])
+        why = difference(recorded(study, trial.id), now)
         if why is not None and _kept(study, trial):
             raise ValueError(
                 f"trial {trial.id} ({trial.submission_name} seed {trial.seed}) in {study} was made on other data: {why}; "
@@ -88,7 +100,7 @@ def warnings(trials: Sequence[Trial], known: Mapping[Place, Identity] | None = N
         if targets.made_on(workload.target) is None:
             continue
         with contextlib.suppress(ValueError):  # a plan needs no data
-            identity = known[key] if known else workload.open_data().identity()
+            identity = known.get(key, {}) if known is not None else workload.open_data().identity()
             if why := targets.data_mismatch(workload.target, identity.get("sha256")):
                 found.append(f"warning: the target of {workload.name} was {why}: times to it compare among runs on these data only")
     return found

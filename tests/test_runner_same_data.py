@@ -160,6 +160,15 @@ def elsewhere(tmp_path: Path, data: Path) -> str:
     return f"{file}:small"
 
 
+def test_jobs_on_other_machines_need_no_data_here(tmp_path: Path, data: Path) -> None:
+    chosen = trial()
+    shutil.rmtree(data)
+    with pytest.raises(ValueError, match="mine"):
+        same_data.identities([chosen])
+    assert same_data.identities([chosen], elsewhere=True) == {}
+    same_data.check([chosen], tmp_path, {})
+
+
 def test_a_target_that_was_set_on_other_data_is_said_once(
     tmp_path: Path, elsewhere: str, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
