@@ -37,7 +37,7 @@ def identities(trials: Sequence[Trial], *, elsewhere: bool = False) -> dict[Plac
     Raises:
         ValueError: data are missing or changed.
     """
-    found = {}
+    found: dict[Place, Identity] = {}
     for key, asked in _workloads(trials).items():
         with contextlib.suppress(ValueError) if elsewhere else contextlib.nullcontext():
             found[key] = catalog.workload(*asked).open_data().identity()
