@@ -36,6 +36,7 @@ HEADINGS = {
     "spent_steps": "steps spent",
     "baseline_steps": "baseline's steps",
     "speedup": "speed-up",
+    "speedup_over": "speed-up over (workloads)",
     "time_speedup": "speed-up in time",
     "needed": "studies needed",
 }

@@ -110,6 +110,8 @@ def _known(trials: pd.DataFrame) -> pd.DataFrame:
 
 def plain(value: object) -> str:
     """A hyperparameter as one types it; a whole number is one even in a column that had to be of floats."""
+    if value is None or value != value:  # a column of numbers has no other place for null
+        return "null"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return json.dumps(list(value)) if isinstance(value, tuple) else str(value)

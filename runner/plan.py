@@ -34,8 +34,18 @@ def check(trials: list[Trial]) -> None:
     from runner import memory
 
     for first in configurations(trials)[:CHECKED]:
-        with contextlib.suppress(memory.Unpredictable):  # the trial will tell
+        # What is unpredictable the trial will tell.
+        with _blaming(first), contextlib.suppress(memory.Unpredictable):
             memory.prepared(composition.submission_of(first), catalog.workload(first.workload, first.overrides))
+
+
+@contextlib.contextmanager
+def _blaming(trial: Trial) -> Iterator[None]:
+    """Lets errors say whose they are."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{trial.submission_name} on {trial.workload_name}: {error}") from None
 
 
 def configurations(trials: list[Trial]) -> list[Trial]:
@@ -51,7 +61,8 @@ def predicted(trial: Trial) -> dict[str, int] | None:
     """
     shaping = {name: value for name, value in trial.hyperparameters.items() if name not in NEUTRAL}
     what = (trial.workload, trial.workload_sha256, trial.overrides, trial.submission, trial.source_sha256, shaping, trial.adapter)
-    return _predicted(json.dumps(what, sort_keys=True))
+    with _blaming(trial):
+        return _predicted(json.dumps(what, sort_keys=True))
 
 
 @functools.cache

@@ -23,6 +23,7 @@ penalty lives in peft's own forward pass and is added here to the gradient; PiSS
 from __future__ import annotations
 
 import importlib
+import logging
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -195,7 +196,11 @@ def imported() -> Any:
     Raises:
         ValueError: it is not installed.
     """
+    silenced = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # packages that the library only tries to find complain of what they lack
     try:
         return importlib.import_module("peft")
     except ImportError as error:
         raise ValueError(f"the submission `peft` needs the peft library ({error}): pip install 'slimperf[finetune]'") from None
+    finally:
+        logging.disable(silenced)

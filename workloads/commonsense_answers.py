@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from workloads.commonsense_data import CommonsenseData
 
 Metrics = dict[str, float]
-Judge = Callable[["nn.Module", "CommonsenseData", "torch.device | str", str, int | None, int], Metrics]
-"""(model, data, device, task, questions or None for all, tokens at once) to metrics of the task."""
 
 
 def by_likelihood(model: nn.Module, data: CommonsenseData, device: torch.device | str, task: str, most: int | None, tokens: int) -> Metrics:

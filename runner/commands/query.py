@@ -37,6 +37,9 @@ def main(args: argparse.Namespace) -> int:
     for problem in trials.attrs["problems"]:
         print(f"slimperf: {problem}", file=sys.stderr)
     table = query.with_points(trials, points, args.points) if args.points else trials
+    if not args.points and (measured := {*(args.columns or ())} & {*map(str, points["name"].cat.categories)} - {*trials.columns}):
+        name = min(measured)
+        raise ValueError(f"--columns {name}: it is measured along the way; ask for --points {name}, and for its --columns value")
     table = query.where(table, args.where)
     names = list(table.columns) if args.columns == ["all"] else args.columns
     if args.points and names is None:
