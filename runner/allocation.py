@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from runner import layerwise
 from runner.devices import Group
-from submissions import engine, linalg
+from submissions import holdings, linalg
 from submissions.base import Submission, Training
 from submissions.engine import MatrixOptimizer
 
@@ -121,7 +121,7 @@ def _held(training: Training) -> Iterator[Tensor]:
     """What is there before the step."""
     yield from (*training.model.parameters(), *training.model.buffers())
     yield from (parameter.grad for parameter in training.model.parameters() if parameter.grad is not None)
-    yield from engine.tensors_in([training.optimizers, training.state])
+    yield from holdings.tensors_in([training.optimizers, training.state])
 
 
 def _free_at_once(model: nn.Module) -> None:

@@ -18,7 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.optim import Optimizer
 
 from runner import allocation, composition, layerwise, status
-from submissions import engine
+from submissions import engine, holdings
 from submissions.base import Submission, Training
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def static(workload: Workload, training: Training) -> dict[str, int]:
     return {
         "weights": exact(weights),
         "gradients": _gradients(workload, model),
-        "state": kept(engine.tensors_in([training.optimizers, training.state], but=[*weights, *gradients])),
+        "state": kept(holdings.tensors_in([training.optimizers, training.state], but=[*weights, *gradients])),
     }
 
 

@@ -6,20 +6,33 @@ import contextlib
 import dataclasses
 import errno
 import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from runner import brackets, catalog, checkpoint, compilation, composition, faults, layerwise, memory, observation, record, sharding
+from runner import (
+    brackets,
+    catalog,
+    checkpoint,
+    compilation,
+    composition,
+    faults,
+    layerwise,
+    memory,
+    observation,
+    record,
+    resumption,
+    sharding,
+)
 from runner.attempt import Attempt
 from runner.clock import Clock
 from runner.devices import Group, Silent
 from runner.probes import Collector
 from runner.record import SCHEMA, Start, Status, Writer
-from runner.same_data import OtherData, difference
+from runner.same_data import OtherData
 from runner.shadow import Observer
 from runner.trial import Trial
 from submissions import engine
@@ -67,7 +80,8 @@ def execute(
     status: Status
     reason, trace = None, None
     try:
-        attempt, start = prepare(trial, study, writer, clock, number, device, threads, checkpoint_seconds, fresh, interrupted, group)
+        terms = Terms(device, threads, checkpoint_seconds, fresh, interrupted, group)
+        attempt, start = prepare(trial, study, number, terms, writer, clock)
         writer.write(start)
         started = True
         with compilation.timed(clock) if attempt.workload.compile else contextlib.nullcontext():
@@ -89,26 +103,49 @@ def execute(
     return status
 
 
-def prepare(
-    trial: Trial,
-    study: Path,
-    writer: Writer | Silent,
-    clock: Clock,
-    number: int,
-    device: str,
-    threads: int,
-    checkpoint_seconds: float,
-    fresh: bool,
-    interrupted: Callable[[], bool],
-    group: Group,
-) -> tuple[Attempt, Start]:
+class Terms(NamedTuple):
+    """How an attempt is run, as `execute` was told."""
+
+    device: str
+    threads: int
+    checkpoint_seconds: float
+    fresh: bool
+    interrupted: Callable[[], bool]
+    group: Group
+
+
+def prepare(trial: Trial, study: Path, number: int, terms: Terms, writer: Writer | Silent, clock: Clock) -> tuple[Attempt, Start]:
     """Everything the trial names, built, checked and resumed; the clock runs when it returns."""
-    place = torch.device(device)
+    attempt = built(trial, study, terms, writer, clock)
+    workload, model = attempt.workload, attempt.training.model
+    observe(attempt, record.probes_of(record.path_of(study, trial.id, number)))
+    if not workload.compile:  # compiled code keeps something else, and to compile is on the clock
+        attempt.activations = memory.activations(workload, model, next(iter(attempt.batch(1).micro)))
+    start = dataclasses.replace(
+        brackets.bare_start(trial, number, terms.device, terms.threads, workload),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        data=attempt.data.identity(),
+    )
+    seconds = None if terms.fresh else resumption.resume(attempt, start)
+    attempt.lost_seconds += resumption.lost(study, trial, number, (seconds or {}).get("total", 0.0))
+    if attempt.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(attempt.device)
+    clock.start(seconds)
+    return attempt, dataclasses.replace(start, resumed_step=attempt.training.t if seconds else None)
+
+
+def built(trial: Trial, study: Path, terms: Terms, writer: Writer | Silent, clock: Clock) -> Attempt:
+    """The attempt before its first step.
+
+    Raises:
+        ValueError: parts of the trial do not fit one another, or its source has changed.
+    """
     if trial.source_sha256 != catalog.source_sha256(trial.submission):
         raise ValueError(
             f"{trial.submission} or a module beside it has changed since this trial was planned;"
             " plan it again (a changed file makes new trials)"
         )
+    place = torch.device(terms.device)
     workload = catalog.workload(trial.workload, trial.overrides)
     submission = composition.submission_of(trial)
     data = workload.open_data()
@@ -122,7 +159,6 @@ def prepare(
     submission.begin(training)
     if workload.shard_state:
         sharding.check(workload, submission, training.optimizers, trial)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     attempt = Attempt(
         trial,
         workload,
@@ -133,44 +169,13 @@ def prepare(
         clock,
         writer,
         checkpoint.path_of(study, trial),
-        checkpoint_seconds,
-        interrupted,
-        group,
+        terms.checkpoint_seconds,
+        terms.interrupted,
+        terms.group,
     )
-    if workload.shard_state and group.world > 1:
-        attempt.owners = sharding.divide(training.optimizers, group)
-    observe(attempt, record.probes_of(record.path_of(study, trial.id, number)))
-    if not workload.compile:  # compiled code keeps something else, and to compile is on the clock
-        attempt.activations = memory.activations(workload, model, next(iter(attempt.batch(1).micro)))
-    saved, unreadable = None, False
-    if not fresh:
-        try:
-            saved = checkpoint.load(attempt.checkpoint_path, place)
-        except ValueError as error:  # cut off by a full disk or a dying file system
-            unreadable = True
-            warnings.warn(f"{error}: the trial starts again from step 0", stacklevel=2)
-    mine = saved if saved and saved["trial"] == trial.id else None
-    if mine and (why := difference(mine.get("data", {}), data.identity())):
-        kept = brackets.bare_start(trial, number, device, threads, workload)
-        raise OtherData(
-            dataclasses.replace(kept, data=mine["data"], resumed_step=mine["t"]),
-            f"{attempt.checkpoint_path}, of step {mine['t']}, was made on other data: {why}; restore them and run it again, "
-            "or remove the file to start from step 0",
-        )
-    seconds = checkpoint.take_up(attempt, mine) if mine else None
-    attempt.lost_seconds += lost(study, trial, number, (seconds or {}).get("total", 0.0))
-    if place.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(place)
-    start = dataclasses.replace(
-        brackets.bare_start(trial, number, device, threads, workload),
-        parameters=parameters,
-        data=data.identity(),
-        resumed_step=training.t if seconds else None,
-    )
-    if unreadable:
-        start.settings["checkpoint"] = "unreadable"
-    clock.start(seconds)
-    return attempt, start
+    if workload.shard_state and terms.group.world > 1:
+        attempt.owners = sharding.divide(training.optimizers, terms.group)
+    return attempt
 
 
 def observe(attempt: Attempt, path: Path) -> None:
@@ -229,15 +234,3 @@ def next_attempt(study: Path, trial: Trial) -> int:
     """One more than the last attempt on record."""
     earlier = record.attempts(study, trial.id)
     return int(earlier[-1].name.split(".")[-2]) + 1 if earlier else 0
-
-
-def lost(study: Path, trial: Trial, number: int, resumed_seconds: float) -> float:
-    """On-clock seconds that the previous attempt recorded beyond the point where this one goes on."""
-    earlier = [path for path in record.attempts(study, trial.id) if path != record.path_of(study, trial.id, number)]
-    if not earlier:
-        return 0.0
-    reached = 0.0
-    with contextlib.suppress(ValueError):  # a damaged record of an earlier attempt costs its account of lost work, not this attempt
-        for line in record.lines(earlier[-1]):
-            reached = max(reached, line.seconds) if isinstance(line, record.Point) else reached
-    return max(0.0, reached - resumed_seconds)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from submissions import dense, engine, linalg
+from submissions import dense, engine, holdings, linalg
 from submissions.base import MATRIX_ROLES, Training, named_roles, require
 from submissions.dense import AdamSubmission
 from submissions.engine import Named
@@ -160,7 +160,7 @@ def restart_steps(optimizer: Optimizer) -> None:
     """Starts Adam's bias correction again."""
     if isinstance(optimizer, engine.MatrixOptimizer):
         optimizer.t = 0
-    for tensor in engine.state_tensors(optimizer):
+    for tensor in holdings.state_tensors(optimizer):
         if tensor.ndim == 0:
             tensor.zero_()
 
@@ -168,7 +168,7 @@ def restart_steps(optimizer: Optimizer) -> None:
 @torch.no_grad()
 def forget(optimizer: Optimizer) -> None:
     """Zeroes what Adam remembers, its step count too."""
-    for tensor in engine.state_tensors(optimizer):
+    for tensor in holdings.state_tensors(optimizer):
         tensor.zero_()
     restart_steps(optimizer)
 

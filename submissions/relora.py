@@ -23,7 +23,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from submissions import adapters, engine, linalg
+from submissions import adapters, engine, holdings, linalg
 from submissions.adapters import AdapterSubmission
 from submissions.base import Training, require
 
@@ -106,7 +106,7 @@ class Relora(AdapterSubmission):
 
     def forget(self, training: Training) -> None:
         """Resets the moments of the factors, which the first optimizer owns."""
-        for number, tensor in enumerate(engine.state_tensors(training.optimizers[0])):
+        for number, tensor in enumerate(holdings.state_tensors(training.optimizers[0])):
             if tensor.ndim > 0 and self.reset != "none":
                 tensor.mul_(self.kept(tensor, engine.seed_of(training.seed, f"prune {number}"), training.t))
         if self.reset_steps:

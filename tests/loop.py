@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from submissions import engine
+from submissions import holdings
 from submissions.base import Submission, Training
 from workloads.architecture import Architecture
 from workloads.llama import Llama, initialise, summed_loss
@@ -99,7 +99,7 @@ class Loop:
 
     def state_elements(self) -> float:
         """State in elements of 4 bytes."""
-        tensors = [tensor for optimizer in self.training.optimizers for tensor in engine.state_tensors(optimizer)]
+        tensors = [tensor for optimizer in self.training.optimizers for tensor in holdings.state_tensors(optimizer)]
         return sum(tensor.numel() * tensor.element_size() for tensor in [*tensors, *self.training.state.values()]) / 4
 
 

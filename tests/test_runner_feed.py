@@ -68,7 +68,7 @@ def test_a_trial_that_reads_ahead_trains_on_the_same_batches(tmp_path: Path) -> 
         chosen = hyperparameters.values(Adam())
         trial = Trial(study="s", workload="llama_nano", overrides=tiny, submission="adam", hyperparameters=chosen, seed=0)
         writer = record.Writer(tmp_path / f"{ahead}.jsonl")
-        attempt, _ = train.prepare(trial, tmp_path, writer, Clock(CPU), 0, "cpu", 1, 1e9, True, lambda: False, Group())
+        attempt, _ = train.prepare(trial, tmp_path, 0, train.Terms("cpu", 1, 1e9, True, lambda: False, Group()), writer, Clock(CPU))
         attempt.feed = Feed(attempt.batch, CPU, last=3, ahead=ahead)
         attempt.run()
         weights.append([parameter.detach() for parameter in attempt.training.model.parameters()])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.testing._internal.two_tensor import TwoTensor
 
 from runner import catalog, cli, hyperparameters, memory, plan, study
-from submissions import engine
+from submissions import holdings
 from submissions.adam import Adam
 from submissions.fira import Fira
 
@@ -128,7 +128,7 @@ def test_a_projector_in_an_object_is_counted() -> None:
     package = pytest.importorskip("galore_torch")
     group = {"params": [nn.Parameter(torch.zeros(8, 12))], "rank": 3, "update_proj_gap": 9, "scale": 1.0, "proj_type": "std"}
     optimizer = stepped(package.GaLoreAdamW([group], lr=0.1, no_deprecation_warning=True))
-    assert memory.kept(engine.state_tensors(optimizer)) == 4 * (8 * 3 + 2 * 3 * 12)
+    assert memory.kept(holdings.state_tensors(optimizer)) == 4 * (8 * 3 + 2 * 3 * 12)
 
 
 def test_the_history_of_lbfgs_is_counted() -> None:
@@ -136,7 +136,7 @@ def test_the_history_of_lbfgs_is_counted() -> None:
     optimizer = stepped(torch.optim.LBFGS([weight], max_iter=1, history_size=3), steps=6)
     pairs, scalars = 2 * 3 * 50, 3  # y and s, and rho of each
     direction_and_gradient = 2 * 50
-    kept = memory.kept(engine.state_tensors(optimizer)) // 4
+    kept = memory.kept(holdings.state_tensors(optimizer)) // 4
     assert pairs + scalars + direction_and_gradient <= kept <= pairs + scalars + direction_and_gradient + 10  # and a few loose numbers
 
 
@@ -167,7 +167,7 @@ def test_each_tensor_counts_once_and_weights_not_at_all() -> None:
     optimizer.state[model.bias].update(m=flat[12:], codes=TwoTensor(torch.zeros(6), torch.zeros(6)))
     optimizer.inner = torch.optim.Adam([nn.Parameter(torch.zeros(7))])  # type: ignore[attr-defined]  # a wrapped optimizer
     stepped(optimizer.inner)  # type: ignore[attr-defined]  # likewise
-    assert memory.kept(engine.state_tensors(optimizer)) == 4 * (15 + 5 + 2 * 6 + 2 * 7 + 1)
+    assert memory.kept(holdings.state_tensors(optimizer)) == 4 * (15 + 5 + 2 * 6 + 2 * 7 + 1)
 
 
 UNPREDICTABLE = """

@@ -6,7 +6,7 @@ import pytest
 import torch
 from loop import SHAPES, Loop, assert_learns, assert_resumes, factor_elements, loss_of
 
-from submissions import adapters, engine
+from submissions import adapters, holdings
 from submissions.glentis import Glentis
 from submissions.low_rank import LowRankFactors
 
@@ -30,7 +30,7 @@ def test_refactorisation_keeps_the_function_and_balances_the_factors() -> None:
 def test_the_reset_forgets_the_factors_and_nothing_else(reset: bool) -> None:
     loop = Loop(Glentis(rank=5, gap=4, reset=reset))
     loop.run(4)
-    factors, rest = ([bool(tensor.any()) for tensor in engine.state_tensors(optimizer)] for optimizer in loop.training.optimizers)
+    factors, rest = ([bool(tensor.any()) for tensor in holdings.state_tensors(optimizer)] for optimizer in loop.training.optimizers)
     assert all(rest)
     assert not any(factors) if reset else all(factors)
 

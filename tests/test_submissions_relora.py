@@ -8,7 +8,7 @@ import pytest
 import torch
 from loop import SHAPES, Loop, assert_learns, assert_resumes, factor_elements, loss_of
 
-from submissions import adapters, engine
+from submissions import adapters, holdings
 from submissions.lora import Lora
 from submissions.relora import Relora
 
@@ -57,25 +57,25 @@ def test_the_dead_first_cycle_trains_no_factor_until_the_merge() -> None:
 def test_a_reset_forgets_the_named_share_of_the_factors_moments(reset: str, share: float) -> None:
     loop = Loop(Relora(rank=4, gap=1000, reset=reset, pruned=0.8))  # type: ignore[arg-type]
     loop.run(6)
-    rest = [tensor.clone() for tensor in engine.state_tensors(loop.training.optimizers[1])]
-    before = [tensor.clone() for tensor in engine.state_tensors(loop.training.optimizers[0]) if tensor.ndim]
+    rest = [tensor.clone() for tensor in holdings.state_tensors(loop.training.optimizers[1])]
+    before = [tensor.clone() for tensor in holdings.state_tensors(loop.training.optimizers[0]) if tensor.ndim]
     loop.training.t = 1000
     loop.submission.after_step(loop.training)
-    after = [tensor for tensor in engine.state_tensors(loop.training.optimizers[0]) if tensor.ndim]
+    after = [tensor for tensor in holdings.state_tensors(loop.training.optimizers[0]) if tensor.ndim]
     zeros = sum(int((tensor == 0).sum()) for tensor in after) / sum(tensor.numel() for tensor in after)
     assert zeros == pytest.approx(share, abs=0.01)
     assert all(bool(((old == new) | (new == 0)).all()) for old, new in zip(before, after, strict=True))
     if reset == "magnitude":
         kept = [(old.abs()[new != 0].min(), old.abs()[new == 0].max()) for old, new in zip(before, after, strict=True)]
         assert all(low >= high for low, high in kept)
-    assert all(torch.equal(a, b) for a, b in zip(rest, engine.state_tensors(loop.training.optimizers[1]), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(rest, holdings.state_tensors(loop.training.optimizers[1]), strict=True))
 
 
 @pytest.mark.parametrize(("reset_steps", "expected"), [(False, 6), (True, 0)])
 def test_the_step_counter_restarts_only_if_asked(reset_steps: bool, expected: int) -> None:
     loop = Loop(Relora(rank=4, gap=6, reset_steps=reset_steps))
     loop.run(6)
-    steps = {int(tensor) for tensor in engine.state_tensors(loop.training.optimizers[0]) if tensor.ndim == 0}
+    steps = {int(tensor) for tensor in holdings.state_tensors(loop.training.optimizers[0]) if tensor.ndim == 0}
     assert steps == {expected}
 
 

@@ -8,7 +8,7 @@ from loop import small_llama
 from parity import Matrices, fill_gradients
 from torch import Tensor
 
-from submissions.engine import state_tensors
+from submissions.holdings import state_tensors
 from submissions.scale import Scale
 
 

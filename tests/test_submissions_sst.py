@@ -6,7 +6,7 @@ import pytest
 import torch
 from loop import SHAPES, Loop, assert_learns, assert_resumes, factor_elements, loss_of, small_llama
 
-from submissions import engine
+from submissions import holdings
 from submissions.sst import Spectral, Sst
 
 
@@ -51,7 +51,7 @@ def test_neither_an_iteration_nor_a_round_changes_the_matrix(t: int) -> None:
             assert torch.allclose(U.T @ U, torch.eye(16, dtype=U.dtype), atol=1e-10)
             assert torch.allclose(V.T @ V, torch.eye(16, dtype=U.dtype), atol=1e-10)
     assert any(not torch.equal(module.index, before[name][1]) for name, module in spectral(loop.model).items())
-    assert not any(bool(tensor.any()) for tensor in engine.state_tensors(loop.training.optimizers[0]))
+    assert not any(bool(tensor.any()) for tensor in holdings.state_tensors(loop.training.optimizers[0]))
 
 
 def test_vectors_keep_unit_norm_and_values_their_sign() -> None:

@@ -76,7 +76,8 @@ def runner(setup: Setup, folder: Path) -> Block:
         stop="budget",
     )
     writer, clock = record.Writer(folder / "live.jsonl"), Clock(torch.device(setup.device))
-    attempt, _ = train.prepare(trial, folder, writer, clock, 0, setup.device, setup.threads, 1e9, True, lambda: False, Group())
+    terms = train.Terms(setup.device, setup.threads, 1e9, True, lambda: False, Group())
+    attempt, _ = train.prepare(trial, folder, 0, terms, writer, clock)
     attempt._attach()
 
     def block() -> float:
