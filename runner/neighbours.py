@@ -6,8 +6,8 @@ Import statements are read, those inside functions too, and nothing is run, so t
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
-import importlib.util
 import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
@@ -15,6 +15,12 @@ from pathlib import Path
 
 ELSEWHERE = sys.stdlib_module_names | {"workloads", "submissions", "runner", "analysis"}
 """Modules that no file of the same name stands in for."""
+INSTALLED = {"site-packages", "dist-packages"}
+"""Folders whose modules come before those beside a file."""
+PACKAGE = "slimperf_folder_"
+"""Beginning of the name of the package that relative imports from a folder start at."""
+ENTERED: list[str] = []
+"""Folders that are on `sys.path` for the files in them."""
 
 
 def beside(path: Path) -> dict[str, Path]:
@@ -75,16 +81,49 @@ def _modules(parts: list[str], folder: Path) -> Iterator[tuple[Path, list[str]]]
 
 
 def _meant(name: str, folder: Path, importer: Path) -> bool:
-    """Whether `import name` means a module in the folder."""
+    """Whether `import name` means a module in the folder: what is installed comes first, and a plain folder last."""
     own = None if name in ELSEWHERE else PathFinder.find_spec(name, [str(folder)])
     if own is None:
         return False
-    first = importlib.util.find_spec(name)
-    if first is None or places(first) == places(own):
+    first = _elsewhere(name)
+    if first is None or places(first) == places(own) or not first.has_location:
         return True
-    if first.has_location and not own.has_location:  # a folder that is no package gives way to any module
+    if not own.has_location or any(INSTALLED & set(place.parts) for place in places(first)):
         return False
     raise ValueError(
         f"{importer}: `import {name}` finds {places(first)[0]} before {places(own)[0]}; rename the latter,"
         f" or import it as a neighbour: `from .{name} import ...`"
     )
+
+
+def _elsewhere(name: str) -> ModuleSpec | None:
+    """What Python finds without the folders of users' files."""
+    places_ = [place for place in sys.path if place not in ENTERED]
+    found = (finder.find_spec(name, places_ if finder is PathFinder else None) for finder in sys.meta_path)
+    return next((spec for spec in found if spec is not None), None)
+
+
+def enter(path: Path) -> None:
+    """Makes the modules beside a file importable, last of all, and forgets those of other folders that its imports would find.
+
+    Raises:
+        ValueError: Python would find another module of one of their names first.
+    """
+    wanted = {parts[0] for parts, absolute in _imported(path, []) if absolute}
+    for folder in [place for place in ENTERED if place != str(path.parent)]:
+        if any(PathFinder.find_spec(name, [folder]) for name in wanted - ELSEWHERE):
+            leave(folder)
+    if beside(path) and str(path.parent) not in sys.path:
+        ENTERED.append(str(path.parent))
+        sys.path.append(str(path.parent))
+
+
+def leave(folder: str) -> None:
+    """Takes back what `enter` did; modules that were imported stay with those who have them."""
+    ENTERED.remove(folder)
+    with contextlib.suppress(ValueError):  # somebody else may have taken it out
+        sys.path.remove(folder)
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        if isinstance(spec, ModuleSpec) and not name.startswith(PACKAGE) and any(place.is_relative_to(folder) for place in places(spec)):
+            del sys.modules[name]

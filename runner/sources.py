@@ -38,8 +38,7 @@ def load(path: Path) -> ModuleType:
     name = f"{_package(path.parent)}.{path.stem.replace('.', '_')}_{version}"
     if name in sys.modules:
         return sys.modules[name]
-    if neighbours.beside(path) and str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # last, so that nothing there stands in for an installed package
+    neighbours.enter(path)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None, path
     assert spec.loader is not None, path
@@ -63,7 +62,7 @@ def identity(text: bytes, modules: dict[str, str]) -> str:
 
 def _package(folder: Path) -> str:
     """The name of the package that relative imports from a folder start at; its `__init__.py`, if it has one, is not run."""
-    name = f"slimperf_folder_{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+    name = f"{neighbours.PACKAGE}{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_loader(name, None, is_package=True)
     assert spec is not None, name
     spec.submodule_search_locations = [str(folder)]

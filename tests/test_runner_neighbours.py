@@ -53,6 +53,8 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield
+    for folder in list(neighbours.ENTERED):
+        neighbours.leave(folder)
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
         if isinstance(spec, ModuleSpec) and any(place.is_relative_to(tmp_path) for place in neighbours.places(spec)):
@@ -134,15 +136,31 @@ def test_a_worker_finds_them_and_sees_a_change(tmp_path: Path) -> None:
 
 
 def test_files_of_one_name_in_two_folders_are_not_mixed_up(tmp_path: Path) -> None:
-    one, other = written(tmp_path / "one"), written(tmp_path / "other")
-    catalog.submission_class(str(one))
-    told = f"{other}: `import rule` finds {one.with_name('rule.py')} before {other.with_name('rule.py')}; rename the latter"
-    with pytest.raises(ValueError, match=re.escape(told)):
-        catalog.submission_class(str(other))
+    one, other, lone = (written(tmp_path / name) for name in ("one", "other", "lone"))
+    other.with_name("rule.py").write_text(RULE.replace("sign()", "neg()"))
+    lone.with_name("rule.py").unlink()
     relative = written(tmp_path / "relative", "from .rule import direction")
-    (tmp_path / "relative" / "rule.py").write_text(RULE.replace("sign()", "neg()"))
+    relative.with_name("rule.py").write_text(RULE.replace("sign()", "neg()"))
     G_bmn = torch.full((1, 2, 3), 5.0)
-    assert catalog.submission_class(str(relative))().update(G_bmn, {}, 1)[0].eq(-5).all()  # type: ignore[attr-defined]
+    rules = [catalog.submission_class(str(path))() for path in (one, other, relative)]
+    assert [rule.update(G_bmn, {}, 1)[0].mean().item() for rule in rules] == [1, -5, -5]  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="No module named 'rule'"):
+        catalog.submission_class(str(lone))
+
+
+def test_a_file_may_bear_the_name_of_what_it_wraps(tmp_path: Path) -> None:
+    path = written(tmp_path, "from fira import FiraAdamW\nfrom rule import direction")
+    same = path.rename(path.with_name("fira.py"))
+    assert catalog.submission_class(str(same)).__name__ == "Mine"
+    assert list(catalog.modules(str(same))) == ["rule.py"]
+
+
+def test_a_module_comes_before_a_folder_of_its_name_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "first" / "rule").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path / "first")
+    path = written(tmp_path / "home")
+    assert catalog.submission_class(str(path)).__name__ == "Mine"
+    assert list(catalog.modules(str(path))) == ["rule.py"]
 
 
 @pytest.mark.parametrize(
