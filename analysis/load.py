@@ -7,6 +7,7 @@ recorded is NaN (or None in a column of text). In `points`, `trial`, `name` and 
 from __future__ import annotations
 
 import gc
+import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -175,7 +176,8 @@ def _row(history: list[Attempt]) -> dict[str, Any]:
     if end:
         row |= {f"seconds_{part}": value for part, value in end.seconds.items() if part != "total"}
         row |= {f"bytes_{part}": value for part, value in end.bytes.items()}
-    row |= {f"hp.{name}": value for name, value in start.hyperparameters.items()}
+    # An object as its text, which can be grouped by and is how one types it.
+    row |= {f"hp.{name}": json.dumps(value) if isinstance(value, dict) else value for name, value in start.hyperparameters.items()}
     row |= {f"settings.{name}": value for name, value in last.start.settings.items()}
     row |= {f"data.{name}": value for name, value in start.data.items() if name != "sha256"}
     row |= {f"fingerprint.{name}": value for name, value in last.start.fingerprint.items() if name != "id"}

@@ -13,6 +13,8 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from torch.optim import Optimizer
+
 from runner import catalog, hyperparameters, layerwise
 from submissions import engine
 from submissions.adapters import AdapterSubmission
@@ -21,7 +23,6 @@ from submissions.base import Submission, Training
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from torch.optim import Optimizer
 
     from runner.trial import Trial
     from workloads.base import Workload
@@ -129,6 +130,8 @@ def optimizers_of(submission: Submission, workload: Workload, model: nn.Module, 
         found = submission.optimizers(model, seed)
     finally:
         engine.ALONE.reset(alone)
+    if not isinstance(found, list | tuple) or not all(isinstance(optimizer, Optimizer) for optimizer in found):
+        raise ValueError(f"{type(submission).__name__}.optimizers() returned {found!r:.80}: expected a list of optimizers")
     for optimizer in found:
         _, *expected = inspect.signature(type(optimizer).step).parameters.items()  # a scheduler of torch wraps the object's own
         for name, parameter in expected:

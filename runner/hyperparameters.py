@@ -19,7 +19,7 @@ from runner import faults, fields
 if TYPE_CHECKING:
     from submissions.base import Submission
 
-TYPES = "bool, int, float, str, Literal, Enum, tuples of those, or None"
+TYPES = "bool, int, float, str, Literal, Enum, tuples, lists or dicts of those, or None"
 
 
 def check(cls: type[Submission]) -> None:
@@ -60,6 +60,8 @@ def resolve(cls: type[Submission], values: dict[str, Any]) -> Submission:
         checked[name] = fields.coerce(known[name], value, name)
         if not _finite(checked[name], _default(cls.__dataclass_fields__[name])):
             raise ValueError(f"{cls.__name__}: {name} = {value!r}: expected finite numbers")
+        if any(abs(number) >= 2**63 for number in _numbers(checked[name], int)):
+            raise ValueError(f"{cls.__name__}: {name} = {value!r}: expected whole numbers of at most 64 bits, which records hold")
     try:
         return cls(**checked)
     except ValueError as error:
@@ -78,11 +80,13 @@ def _finite(value: Any, default: Any) -> bool:
     return all(math.isfinite(number) or (infinite and math.isinf(number)) for number in _numbers(value))
 
 
-def _numbers(value: Any) -> list[float]:
-    """The floats in a value, however deep."""
+def _numbers(value: Any, kind: type = float) -> list[Any]:
+    """The numbers of a kind in a value, however deep."""
+    if isinstance(value, dict):
+        return _numbers(list(value.values()), kind)
     if isinstance(value, list | tuple):
-        return [number for item in value for number in _numbers(item)]
-    return [value] if isinstance(value, float) else []
+        return [number for item in value for number in _numbers(item, kind)]
+    return [value] if isinstance(value, kind) else []
 
 
 def values(submission: Submission) -> dict[str, Any]:

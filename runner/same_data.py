@@ -59,9 +59,10 @@ def check(trials: Iterable[Trial], results: Path, known: Mapping[Place, Identity
         study = results / trial.study
         why = difference(recorded(study, trial.id), now)
         if why is not None and _kept(study, trial):
+            restore = "they follow the version of Python: use the one of the records" if now.get("name") == "stdlib" else "restore them"
             raise ValueError(
                 f"trial {trial.id} ({trial.submission_name} seed {trial.seed}) in {study} was made on other data: {why}; "
-                "restore them, or give another --results folder to run everything anew"
+                f"{restore}, or give another --results folder to run everything anew"
             )
 
 

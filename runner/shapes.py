@@ -30,8 +30,10 @@ class Shape:
     """Of those values of an object that have these names."""
 
 
-PLAIN = Shape(kinds=frozenset({bool, int, float, str, types.NoneType, list}), words="a number, text, true, false, null, or a list of those")
-"""Anything without an object in it; annotate with `Annotated[Any, PLAIN]`."""
+PLAIN = Shape(
+    kinds=frozenset({bool, int, float, str, types.NoneType, list, dict}), words="a number of at most 64 bits or another value of JSON"
+)
+"""Anything; annotate with `Annotated[Any, PLAIN]`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ def tensors_in(root: Any, *, but: Sequence[Tensor] = ()) -> Iterator[Tensor]:
         if id(value) in seen:
             continue
         seen[id(value)] = value
-        if not isinstance(value, Tensor) or hasattr(value, "__tensor_flatten__"):
+        if not isinstance(value, Tensor) or hasattr(value, "__tensor_flatten__") or value.layout != torch.strided:
             waiting += reversed(_inside(value))
         elif value.untyped_storage()._cdata not in apart:
             yield value
@@ -43,6 +43,11 @@ def _inside(value: Any) -> list[Any]:
     if isinstance(value, Optimizer):
         own = [held for name, held in vars(value).items() if name not in ("param_groups", "defaults")]
         return own + [held for group in value.param_groups for name, held in group.items() if name not in ("params", "lr", "initial_lr")]
+    if isinstance(value, Tensor) and value.layout == torch.sparse_coo:
+        return [value._indices(), value._values()]
+    if isinstance(value, Tensor) and value.layout != torch.strided:
+        parts = ("crow_indices", "col_indices") if "r" in str(value.layout).rsplit("_", 1)[-1] else ("ccol_indices", "row_indices")
+        return [getattr(value, part)() for part in (*parts, "values")]
     if isinstance(value, Tensor):  # one made of others, such as 8-bit codes and their scales
         return [getattr(value, name) for name in value.__tensor_flatten__()[0]]  # type: ignore[attr-defined]  # asked for by the caller
     if isinstance(value, Mapping):

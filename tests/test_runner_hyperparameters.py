@@ -165,7 +165,10 @@ REFUSED = {
 def test_a_file_with_another_type_is_refused_in_one_line(type_: str, tmp_path: Path) -> None:
     default, message = REFUSED[type_]
     shown = "pathlib.Path" if type_ == "Path" else type_
-    message = message or f"type {shown} cannot be a hyperparameter; use bool, int, float, str, Literal, Enum, tuples of those, or None"
+    message = (
+        message
+        or f"type {shown} cannot be a hyperparameter; use bool, int, float, str, Literal, Enum, tuples, lists or dicts of those, or None"
+    )
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         mine(tmp_path, type_, default)
     assert str(error.value).startswith(f"{tmp_path / 'mine.py'}, line {LINE}: field value of class Mine: ")

@@ -236,3 +236,10 @@ def test_what_begin_makes_is_predicted(tmp_path: Path) -> None:
     plain, averaged = (memory.predict(hyperparameters.resolve(cls, {"average": flag}), workload) for flag in (False, True))
     assert (plain["state"], averaged["state"]) == (0, plain["gradients"])
     assert averaged["peak"] == plain["peak"] + plain["gradients"]
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc])
+def test_sparse_state_is_counted_by_its_parts(layout: torch.layout) -> None:
+    found = list(holdings.tensors_in({"m": torch.eye(4).to_sparse(layout=layout)}))
+    indices = 2 * 4 if layout == torch.sparse_coo else 5 + 4
+    assert memory.kept(found) == 4 * 4 + 8 * indices

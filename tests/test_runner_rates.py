@@ -84,3 +84,21 @@ def test_groups_that_appear_later_and_tensors_are_followed() -> None:
     optimizer.param_groups[1]["lr"] = 0.3
     with pytest.raises(ValueError, match=r"group 1 of AdamW is 0\.3, but 0\.2 was set"):
         rates.assign([optimizer], 0.1)
+
+
+def test_a_scheduler_that_fills_a_tensor_in_place_is_noticed() -> None:
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))], lr=torch.tensor(1e-3))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.1)
+    rates.assign([optimizer], 0.5)
+    assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(5e-4)
+    optimizer.step()
+    scheduler.step()
+    with pytest.raises(ValueError, match="override lr_factor"):
+        rates.assign([optimizer], 0.5)
+
+
+def test_a_group_without_a_rate_is_named() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+    optimizer.param_groups[0]["lr"] = None
+    with pytest.raises(ValueError, match="group 0 of SGD has lr = None: expected a number"):
+        rates.assign([optimizer], 1.0)
