@@ -112,7 +112,9 @@ def differences(first: Terms, second: Terms) -> tuple[Array, Array]:
     variance = [np.where(paired, _variance(draws), _variance(first.draws)), np.where(paired, 0.0, _variance(second.draws))]
     counts = np.broadcast_arrays(np.where(paired, np.minimum(first.counts, second.counts), first.counts), second.counts)
     factor = widening(np.concatenate(variance, axis=-1), np.concatenate(counts, axis=-1))
-    return _around(first.point.mean(axis=-1) - second.point.mean(axis=-1), draws.mean(axis=-1), factor)
+    with np.errstate(invalid="ignore"):
+        means = draws.mean(axis=-1)
+    return _around(first.point.mean(axis=-1) - second.point.mean(axis=-1), means, factor)
 
 
 def widening(variance: Array, counts: NDArray[np.int64]) -> Array:
@@ -137,21 +139,28 @@ def widening(variance: Array, counts: NDArray[np.int64]) -> Array:
 
 
 def _variance(draws: Array) -> Array:
-    """Over the draws; 0 where one is infinite, as such a term makes an end infinite and needs no widening."""
-    with np.errstate(invalid="ignore"):
-        variance: Array = np.nan_to_num(draws.var(axis=0))
+    """Over the finite draws; 0 where there is none."""
+    finite = np.isfinite(draws)
+    count = np.maximum(finite.sum(axis=0), 1)
+    mean = np.where(finite, draws, 0.0).sum(axis=0) / count
+    variance: Array = (np.where(finite, draws - mean, 0.0) ** 2).sum(axis=0) / count
     return variance
 
 
 def _around(center: Array, draws: Array, factor: Array) -> tuple[Array, Array]:
     """The percentile interval, moved away from the point estimate by a factor; it holds the point estimate."""
-    low, high = interval(draws)
+    unknown = np.isnan(draws).any(axis=0)  # infinite both ways at once: a draw that could be anything
+    low, high = interval(np.where(unknown, center, draws))
+    low, high = np.where(unknown, -np.inf, low), np.where(unknown, np.inf, high)
     return center - factor * np.maximum(center - low, 0), center + factor * np.maximum(high - center, 0)
 
 
 def better(terms: Terms) -> NDArray[np.bool_]:
-    """Whether the submission of each row is told apart from that of each column, and above it."""
-    return np.stack([differences(terms.only([row]), terms)[0] > 0 for row in range(len(terms.point))])
+    """Whether the submission of each row is told apart from that of each column, and above it; none is that ran a single study."""
+    repeated = (terms.counts != 1).all(axis=1)
+    rows = [differences(terms.only([row]), terms)[0] > 0 for row in range(len(terms.point))]
+    found: NDArray[np.bool_] = np.stack(rows) & repeated[:, None] & repeated
+    return found
 
 
 def ranks(scores: Array) -> NDArray[np.int64]:
@@ -168,11 +177,9 @@ def first(scores: Array) -> Array:
 
 
 def tie_groups(better: NDArray[np.bool_], order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Group of each submission, from 1: walking down `order`, a group holds those not told apart from its best member."""
+    """Group of each submission, from 1: the best of those without one, and all of them that are not told apart from it."""
     groups = np.zeros(len(order), dtype=np.int64)
-    leader, group = order[0], 1
-    for member in order:
-        if better[leader, member]:
-            leader, group = member, group + 1
-        groups[member] = group
+    for leader in order:
+        if not groups[leader]:
+            groups[(groups == 0) & ~better[leader]] = groups.max() + 1
     return groups

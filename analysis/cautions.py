@@ -28,6 +28,7 @@ def found(trials: pd.DataFrame, tuning: pd.DataFrame) -> list[str]:
         *_selection(tuning),
         *_edges(tuning),
         *_letters(trials),
+        *trials.attrs.get("replaced", []),
         *_problems(trials),
     ]
 

@@ -98,7 +98,7 @@ def _margin(trials: pd.DataFrame, reached: pd.DataFrame, studies: pd.DataFrame |
     """Distance to the second, and whether the studies tell the two apart."""
     if len(reached) == 1:
         others = trials["submission"].nunique() - 1
-        return "No other submission did." if others else "It ran alone, so this ranks nothing."
+        return "No other submission did in most of its trials." if others else "It ran alone, so this ranks nothing."
     first, second = reached.iloc[0], reached.iloc[1]
     ratio = second["reached_seconds"] / first["reached_seconds"]
     distance = f"Second is {label(second['submission'])}, {ratio:.2f} times as long"

@@ -41,7 +41,7 @@ def seeds(
     for place, i in enumerate(order):
         rest = order[place + 1 :].tolist()
         first, second = terms.only([i]), terms.only(rest)
-        low, high = bootstrap.differences(first, second)
+        low, high = (end.clip(-1, 1) for end in bootstrap.differences(first, second))
         deviation = (first.draws - second.draws).mean(axis=-1).std(axis=0)
         rows += [(names[i], names[j], score[i] - score[j], low[k], high[k], min(ran[i], ran[j]), deviation[k]) for k, j in enumerate(rest)]
     table = pd.DataFrame(rows, columns=["first", "second", "difference", "low", "high", "studies", "deviation"])

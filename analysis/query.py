@@ -68,8 +68,13 @@ def grouped(table: pd.DataFrame, by: Sequence[str], names: Sequence[str] | None 
 def whole(table: pd.DataFrame) -> pd.DataFrame:
     """For reading: hyperparameters and settings that are whole numbers as such, though where some are missing the column is of floats."""
     asked = table.columns[table.columns.str.startswith(("hp.", "settings."))]
-    kinds = {name: "Int64" for name in asked if table[name].dtype == float and (table[name].dropna() % 1 == 0).all()}
+    kinds = {name: "Int64" for name in asked if table[name].dtype == float and _whole(table[name].dropna())}
     return table.astype(kinds)
+
+
+def _whole(values: pd.Series) -> bool:
+    """Whether they are whole numbers that a float holds exactly."""
+    return bool(((values % 1 == 0) & (values.abs() < 2.0**53)).all())
 
 
 def with_points(trials: pd.DataFrame, points: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from analysis import identity, load, report, scores, tables, times
 from runner.record import End, Point, Start, Writer, path_of
-from tests import records
+from runner.trial import Trial
+from tests import fake_records, records
 
 
 def _write(folder: Path, name: str, seed: int, seconds: float, *, source: dict[str, Any] | None = None, **changes: Any) -> None:
@@ -54,23 +56,42 @@ def test_rulesets_are_told_apart(tmp_path: Path) -> None:
     assert "self" in report.words(of)
 
 
+def _file(path: str, version: str) -> dict[str, Any]:
+    """What a record says of a submission from a file: its text's hash and name, and what was asked for."""
+    return {"source": {"file": Path(path).name, "sha256": version}, "settings": {"asked": {"submission": path}}}
+
+
 def test_an_edited_file_replaces_what_it_ran_before(tmp_path: Path) -> None:
     for version, start in (("1", 30.0), ("2", 10.0)):
         for seed in (0, 1):
-            _write(tmp_path, "my", seed, start + seed, source={"file": "/home/u/my.py", "sha256": version})
-    _write(tmp_path, "my", 2, 33.0, source={"file": "/home/u/my.py", "sha256": "1"})
+            _write(tmp_path, "my", seed, start + seed, **_file("/home/u/my.py", version))
+    _write(tmp_path, "my", 2, 33.0, **_file("/home/u/my.py", "1"))
     trials = identity.settled(load.study(tmp_path)[0])
     assert sorted(trials["reached_seconds"]) == [10.0, 11.0, 33.0], "nothing newer ran seed 2"
-    (said,) = trials.attrs["problems"]
+    (said,) = trials.attrs["replaced"]
     assert said.startswith("my: 2 trials of an older version of its source left out")
 
 
 def test_two_files_of_one_name_are_two_submissions_and_a_copy_is_not(tmp_path: Path) -> None:
     for place, version in (("a", "1"), ("b", "2"), ("elsewhere", "2")):
-        _write(tmp_path, "opt", 0, 5.0, source={"file": f"/home/{place}/opt.py", "sha256": version})
+        _write(tmp_path, "opt", 0, 5.0, **_file(f"/home/{place}/opt.py", version))
     _write(tmp_path, "adam", 0, 5.0)
+    _write(tmp_path, "adam", 0, 6.0, **_file("/home/a/adam.py", "3"))
     trials = identity.settled(load.study(tmp_path)[0])
-    assert trials["submission"].tolist() == ["a/opt", "b/opt", "b/opt", "adam"]
+    assert trials["submission"].tolist() == ["a/opt", "b/opt", "b/opt", "adam", "a/adam"]
+    assert not trials.attrs["replaced"]
+
+
+def test_records_of_the_runner_tell_files_of_one_name_apart(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "my.py").write_text("# " + place)
+        chosen = Trial(study="s", workload="w", submission=str(tmp_path / place / "my.py"), hyperparameters={}, seed=0, source_sha256=place)
+        start = dataclasses.replace(fake_records.start(chosen), source={"file": "my.py", "sha256": place})
+        writer = Writer(path_of(tmp_path / "s", chosen.id, 0))
+        writer.write(start, End(status="missed", step=1, seconds={"total": 1.0}, bytes={}))
+        writer.close()
+    assert sorted(identity.settled(load.study(tmp_path)[0])["submission"]) == ["a/my", "b/my"]
 
 
 def _runs(rows: list[tuple[str, int, float, float]], study: dict[int, int] | None = None) -> pd.DataFrame:

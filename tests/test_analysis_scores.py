@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -265,3 +266,24 @@ def test_a_variant_finds_its_base_whatever_both_were_overridden_with() -> None:
 def board_notes(table: pd.DataFrame) -> list[str]:
     notes: list[str] = scores.leaderboard(table, draws=0).attrs["notes"]
     return notes
+
+
+def test_a_tie_group_holds_all_that_are_not_told_apart_from_its_best() -> None:
+    better = np.array([[False, True, False], [False, False, False], [False, False, False]])
+    assert bootstrap.tie_groups(better, np.array([0, 1, 2])).tolist() == [1, 2, 1], "the third varies too much to lose to anybody"
+
+
+def test_one_study_tells_nothing_apart() -> None:
+    table = of_cells({("a", "x"): [10.0], ("b", "x"): [30.0, 31.0, 32.0], ("c", "x"): [60.0, 61.0, 62.0]}, labels=False)
+    board = scores.leaderboard(table).set_index("submission")
+    assert board["tie_group"].to_dict() == {"a": 1, "b": 1, "c": 1}
+    assert board.loc["a", ["rank_low", "rank_high"]].tolist() == [1, 3]
+
+
+def test_a_speedup_between_misses_of_both_has_no_bounds() -> None:
+    cells = {("a", "x"): [10.0, INF, 11.0], ("a", "y"): [10.0, 11.0, 12.0], ("b", "x"): [10.0, 12.0, 14.0], ("b", "y"): [INF, 12.0, 13.0]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        board = scores.leaderboard(of_cells(cells, labels=False), reference="a").set_index("submission")
+    assert board.loc["b", ["speedup_low", "speedup_high"]].tolist() == [0, INF]
+    assert (power.seeds(of_cells(cells))[["low", "high"]].abs() <= 1).all(axis=None)

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".txt.gz", ".jsonl.gz", ".json.gz")
-HELD_OUT = re.compile(r"(?<![a-z])(?<!cross[-_. ])(?:validation|valid)(?![a-z])|^(?:val|dev)(?:[-_. ]?\d+)*$", re.IGNORECASE)
+HELD_OUT = re.compile(r"(?<![a-z])(?<!cross[-_. ])(?:validation|valid)(?![a-z])|(?:^|\.)(?:val|dev)(?:[-_. ]?\d+)*$", re.IGNORECASE)
 """A word of a file's name, or the name of a folder, that sets text apart for validation; cross-validation is a subject to write about,
-and `val` and `dev` are syllables of other names, so that they count alone or before numbers only."""
+and `val` and `dev` are syllables of other names, so that they count alone, after a dot or before numbers."""
 
 
 def below(root: Path) -> tuple[list[Path], list[str]]:

@@ -73,7 +73,7 @@ def _records(args: argparse.Namespace) -> tuple[list[Any], list[str]]:
     from analysis import identity, load, notes, pareto, times
 
     trials = identity.settled(load.study(args.dir)[0])
-    problems, everything = trials.attrs["problems"], trials
+    problems, everything = [*trials.attrs["replaced"], *trials.attrs["problems"]], trials
     warnings = notes.conditions(trials)
     trials = trials[trials["target_value"].notna()]
     if args.ruleset:
