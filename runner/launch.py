@@ -48,12 +48,13 @@ def trials(found: list[Trial], args: argparse.Namespace, *, fresh: bool = False,
     for name in ("workers", "threads"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name} {getattr(args, name)}: expected at least 1")
+    check_executor(args)
     if args.executor == "local":
         check_device(args.device)
     identities = same_data.identities(found, elsewhere=args.executor == "slurm")
     if not fresh:
         same_data.check(found, args.results, identities)
-    plan.check(found)
+    plan.check(same_data.opened(found, identities))
     for line in [] if args.quiet else same_data.warnings(found, identities):
         warn(line)
     if args.executor == "local" and args.device.startswith("cuda"):
@@ -66,6 +67,21 @@ def trials(found: list[Trial], args: argparse.Namespace, *, fresh: bool = False,
     if table:
         print(report(ended, args.results))
     return exit_code(ended)
+
+
+def check_executor(args: argparse.Namespace) -> None:
+    """Refuses options that the executor would ignore.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if args.executor == "local":
+        if args.profile:
+            raise ValueError(f"--profile {args.profile}: only jobs have resources; add --executor slurm, or leave it out")
+        return
+    given = {"--device": args.device != "cpu", "--workers": args.workers != 1, "--threads": args.threads is not None}
+    for name in (name for name, wrong in given.items() if wrong):
+        raise ValueError(f"{name}: with --executor slurm the profile decides (gpus, cpus, array_parallelism); leave it out")
 
 
 @functools.cache
@@ -82,11 +98,14 @@ def submit(found: list[Trial], args: argparse.Namespace, *, fresh: bool) -> int:
     """
     from runner import slurm
 
+    failed = 0
     for study in dict.fromkeys(trial.study for trial in found):
         members = [trial for trial in found if trial.study == study]
-        print(slurm.submit(members, args.results, resources(args), fresh=fresh))
+        done = slurm.submit(members, args.results, resources(args), fresh=fresh)
+        failed += done.failed
+        print(done)
         print(f"follow them with: slimperf status {args.results / study}")
-    return 0
+    return 1 if failed else 0
 
 
 def resources(args: argparse.Namespace) -> Profile:

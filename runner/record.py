@@ -21,7 +21,9 @@ from runner import shapes
 SCHEMA = 1
 
 Status = Literal["reached", "missed", "diverged", "out_of_memory", "preempted", "failed"]
-FINISHED: tuple[Status, ...] = ("reached", "missed", "diverged", "out_of_memory", "failed")
+FAILED: tuple[Status, ...] = ("diverged", "out_of_memory", "failed")
+"""Ends without a result."""
+FINISHED: tuple[Status, ...] = ("reached", "missed", *FAILED)
 """Every status but `preempted`: the trial will not be taken up again unless it is retried."""
 
 

@@ -44,6 +44,11 @@ def identities(trials: Sequence[Trial], *, elsewhere: bool = False) -> dict[Plac
     return found
 
 
+def opened(trials: Iterable[Trial], known: Mapping[Place, Identity]) -> list[Trial]:
+    """The trials whose data are here: a vocabulary that follows the data is known for them alone."""
+    return [trial for trial in trials if _place(trial) in known]
+
+
 def check(trials: Iterable[Trial], results: Path, known: Mapping[Place, Identity]) -> None:
     """Stops before numbers from other data are taken for those of these trials, or mixed with new ones.
 

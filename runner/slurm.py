@@ -34,13 +34,20 @@ class Submitted:
     jobs: dict[str, str]
     """Slurm's id of the job, or of the element of an array, that runs each trial handed over now."""
     finished: int
+    failed: int
+    """Of the finished ones, those that came to no result."""
     in_slurm: int
     """Trials that wait or run there since an earlier call."""
     elsewhere: int
     """Trials that a process outside Slurm runs at this moment."""
 
     def __str__(self) -> str:
-        rest = {"finished before": self.finished, "in Slurm already": self.in_slurm, "running elsewhere": self.elsewhere}
+        rest = {
+            "finished before": self.finished - self.failed,
+            "failed before (see `slimperf status`, `slimperf retry`)": self.failed,
+            "in Slurm already": self.in_slurm,
+            "running elsewhere": self.elsewhere,
+        }
         told = "".join(f", {count} {what}" for what, count in rest.items() if count)
         arrays = sorted({job.partition("_")[0] for job in self.jobs.values()}, key=int)
         where = f" in {len(set(self.jobs.values()))} Slurm jobs ({', '.join(arrays)})" if self.jobs else ""
@@ -73,7 +80,9 @@ def submit(trials: Sequence[Trial], results: Path, profile: Profile, *, fresh: b
         for workload, group in _by_workload(due).items():
             jobs.update(_submit_array(study, workload, group, profile.for_workload(workload), fresh=fresh))
     asked = {trial.id for trial in trials}
-    return Submitted(jobs=jobs, finished=len(asked & finished), in_slurm=len(asked & live), elsewhere=len(asked & held))
+    failed = {row.trial for row in status.scan(study) if row.status in record.FAILED}
+    counts = {"finished": asked & finished, "failed": asked & finished & failed, "in_slurm": asked & live, "elsewhere": asked & held}
+    return Submitted(jobs=jobs, **{name: len(members) for name, members in counts.items()})
 
 
 def standing(study: Path, places: Mapping[str, slurm_ledger.Place]) -> tuple[set[str], set[str], set[str]]:
@@ -82,7 +91,8 @@ def standing(study: Path, places: Mapping[str, slurm_ledger.Place]) -> tuple[set
     live = {trial for trial, place in places.items() if place.live}
     for row in status.scan(study):
         if row.status in record.FINISHED:
-            finished.add(row.trial)
+            if not (row.trial in places and places[row.trial].retries(row.trial, row.attempt)):
+                finished.add(row.trial)
         elif row.status == "running" and row.trial not in places:
             held.add(row.trial)
     for lock in (study / locks.FOLDER).glob("*.lock"):  # held before the first line of a record is written
@@ -102,9 +112,13 @@ def states(study: Path, rows: Iterable[status.Row] | None = None) -> dict[str, t
     """
     entries = slurm_ledger.entries(study)
     places = slurm_ledger.places(study, entries, slurm_queue.tasks(entry.name for entry in entries))
-    recorded = {row.trial: row.status for row in (status.scan(study) if rows is None else rows)}
-    open_ones = {trial: place for trial, place in places.items() if recorded.get(trial) not in record.FINISHED}
-    return {trial: _state(place, recorded.get(trial)) for trial, place in open_ones.items()}
+    recorded = {row.trial: row for row in (status.scan(study) if rows is None else rows)}
+    found = {}
+    for trial, place in places.items():
+        row = recorded.get(trial)
+        if row is None or row.status not in record.FINISHED or place.retries(trial, row.attempt):
+            found[trial] = _state(place, row.status if row else None)
+    return found
 
 
 def cancel(study: Path, trials: Iterable[str] | None = None) -> list[str]:
@@ -149,9 +163,10 @@ def _submit_array(study: Path, workload: str, trials: Sequence[Trial], resources
     slurm_array.check(trials, resources)
     packed = slurm_array.packs(trials, slurm_array.budgets(trials), enough=resources.pack_seconds, most=slurm_queue.largest_array())
     ids = [[trial.id for trial in pack] for pack in packed]
-    entry = slurm_ledger.enter(study, workload, ids, dataclasses.asdict(resources))
-    device = "cuda:0" if resources.device == "cuda" else "cpu"  # Slurm shows the job its own GPUs alone
     last = {row.trial: row.attempt for row in status.scan(study)} if fresh else {}
+    again = {trial.id: last.get(trial.id, -1) for trial in trials} if fresh else {}
+    entry = slurm_ledger.enter(study, workload, ids, dataclasses.asdict(resources), retried=again)
+    device = "cuda:0" if resources.device == "cuda" else "cpu"  # Slurm shows the job its own GPUs alone
     calls = [
         Pack(
             results=str(study.parent),
@@ -159,7 +174,7 @@ def _submit_array(study: Path, workload: str, trials: Sequence[Trial], resources
             device=device,
             threads=resources.cpus,
             nodes=resources.nodes,
-            retried=tuple(last.get(trial.id, -1) for trial in pack) if fresh else (),
+            retried=tuple(again[trial.id] for trial in pack) if fresh else (),
         )
         for pack in packed
     ]

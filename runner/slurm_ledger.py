@@ -37,6 +37,8 @@ class Submission:
     packs: list[list[str]]
     """Ids of the trials that task 0, 1, ... runs, one after the other."""
     resources: dict[str, Any] = field(default_factory=dict)
+    retried: dict[str, int] = field(default_factory=dict)
+    """The last attempt that there was at each trial that is to run anew; -1 for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,10 @@ class Place:
     def live(self) -> bool:
         return self.task is not None and self.task.live
 
+    def retries(self, trial: str, attempt: int) -> bool:
+        """Whether this attempt at the trial is one that a further one will replace."""
+        return self.live and attempt <= self.submission.retried.get(trial, -1)
+
 
 @contextlib.contextmanager
 def exclusive(study: Path) -> Iterator[None]:
@@ -67,7 +73,9 @@ def exclusive(study: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def enter(study: Path, workload: str, packs: Sequence[Sequence[str]], resources: dict[str, Any]) -> Submission:
+def enter(
+    study: Path, workload: str, packs: Sequence[Sequence[str]], resources: dict[str, Any], *, retried: dict[str, int] | None = None
+) -> Submission:
     """A new submission, on the disk before anything is sent."""
     token = uuid.uuid4().hex[:10]
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", study.name)[:40]  # a comma would end the name in squeue's list
@@ -79,6 +87,7 @@ def enter(study: Path, workload: str, packs: Sequence[Sequence[str]], resources:
         workload=workload,
         packs=[list(pack) for pack in packs],
         resources=resources,
+        retried=retried or {},
     )
     home(study, entry).mkdir(parents=True)
     _write(home(study, entry) / "submission.json", dataclasses.asdict(entry))

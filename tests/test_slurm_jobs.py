@@ -15,7 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from runner import local, locks, outcomes, record, slurm, slurm_array, slurm_job, slurm_ledger, slurm_plan, slurm_queue, status, torchrun
+from runner import (
+    cli,
+    local,
+    locks,
+    outcomes,
+    record,
+    slurm,
+    slurm_array,
+    slurm_job,
+    slurm_ledger,
+    slurm_plan,
+    slurm_queue,
+    status,
+    torchrun,
+)
 from runner.outcomes import Outcome
 from runner.profile import Profile, Resources
 from runner.slurm_queue import Task
@@ -110,6 +124,45 @@ def test_a_live_place_counts_before_a_later_dead_one(tmp_path: Path) -> None:
     found = slurm_ledger.places(tmp_path, [first, second], tasks)
     assert (found["a"].submission, found["a"].live) == (first, True)
     assert (found["b"].submission, found["b"].live) == (second, False)
+
+
+def test_a_retry_that_waits_is_neither_finished_nor_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = TRIALS[0]
+    study = tmp_path / chosen.study
+    fake_records.write(tmp_path, chosen, "failed")
+    entry = slurm_ledger.enter(study, "llama_nano", [[chosen.id]], {}, retried={chosen.id: 0})
+    monkeypatch.setattr(slurm_queue, "tasks", lambda names: [task(entry, 0, "PENDING")])
+    places = slurm_ledger.places(study, slurm_ledger.entries(study), slurm_queue.tasks([]))
+    assert slurm.standing(study, places) == (set(), {chosen.id}, set())
+    assert slurm.states(study)[chosen.id][0] == "pending"
+    writer = record.Writer(record.path_of(study, chosen.id, 1))
+    writer.write(fake_records.start(chosen, 1), record.End(status="reached", step=1, seconds={"total": 1.0}, bytes={}))
+    writer.close()
+    assert slurm.standing(study, places)[0] == {chosen.id}, "its further attempt is done, though its job still lives"
+
+
+def test_failures_do_not_count_as_finished_well() -> None:
+    done = slurm.Submitted(jobs={}, finished=3, failed=1, in_slurm=0, elsewhere=0)
+    assert str(done) == "0 trials submitted, 2 finished before, 1 failed before (see `slimperf status`, `slimperf retry`)"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--executor", "slurm", "--device", "cuda"], "--device: with --executor slurm the profile decides"),
+        (["--executor", "slurm", "--threads", "3"], "--threads: with --executor slurm the profile decides"),
+        (["--profile", "p.yaml"], "--profile p.yaml: only jobs have resources; add --executor slurm"),
+    ],
+)
+def test_options_that_the_executor_would_ignore_are_refused(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "adam", "--workload", "llama_nano", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_to_cancel_what_is_not_there_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_records.write(tmp_path, TRIALS[0], "failed")
+    assert cli.main(["cancel", str(tmp_path), "qqqq"]) == 2
+    assert "qqqq: no trial's id begins with it" in capsys.readouterr().err
 
 
 def test_job_names_survive_hostile_study_names(tmp_path: Path) -> None:

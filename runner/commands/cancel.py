@@ -17,7 +17,10 @@ def main(args: argparse.Namespace) -> int:
     from runner import locks, slurm_ledger, status
 
     stopped, foreign = [], []
-    for folder in status.studies(args.folder, locked=True):
+    folders = status.studies(args.folder, locked=True)
+    if args.trials:
+        _check_ids(args.trials, folders)
+    for folder in folders:
         if (folder / slurm_ledger.FOLDER).is_dir():
             stopped += _cancel_jobs(folder, args.trials)
         held = {path.stem: locks.owner(folder, path.stem) for path in sorted((folder / locks.FOLDER).glob("*.lock"))}
@@ -31,6 +34,16 @@ def main(args: argparse.Namespace) -> int:
             stopped.append(f"{name}: {owner} was asked to stop")
     print("\n".join([*stopped, *foreign]) or "nothing is running")
     return 1 if foreign else 0
+
+
+def _check_ids(wanted: list[str], folders: list[Path]) -> None:
+    from runner import locks, slurm_ledger, status
+
+    known = {row.trial for folder in folders for row in status.scan(folder)}
+    known |= {path.stem for folder in folders for path in (folder / locks.FOLDER).glob("*.lock")}
+    known |= {trial for folder in folders for entry in slurm_ledger.entries(folder) for pack in entry.packs for trial in pack}
+    if unknown := [given for given in wanted if not any(trial.startswith(given) for trial in known)]:
+        raise ValueError(f"{unknown[0]}: no trial's id begins with it (see `slimperf status --all`)")
 
 
 def _cancel_jobs(folder: Path, wanted: list[str]) -> list[str]:
