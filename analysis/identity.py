@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 import pandas as pd
 
-from analysis import notes, palette
+from analysis import notes, palette, times
 
 SAME = ("study", "workload", "submission", "ruleset", "fingerprint", "tuning_study", "seed")
 """With the hyperparameters, what a trial of an edited file has in common with the one that it replaces."""
@@ -68,8 +68,7 @@ def _tail(file: str, depth: int) -> str:
 
 def _older(trials: pd.DataFrame) -> pd.Series:
     """Whether another trial has the same settings and seed and a newer version of the source."""
-    names = [*SAME, *(name for name in trials.columns if name.startswith("hp."))]
-    keys = pd.Series(list(trials[names].astype("str").itertuples(index=False, name=None)), index=trials.index)
+    keys = times.numbered(trials, [*SAME, *(name for name in trials.columns if name.startswith("hp."))])
     source = trials["source_sha256"].astype("str")
     newest = trials.assign(_key=keys, _source=source).sort_values("time", kind="stable").drop_duplicates("_key", keep="last")
     return source != keys.map(dict(zip(newest["_key"], newest["_source"], strict=True)))

@@ -6,6 +6,7 @@ AlgoPerf's logs (`analysis.algoperf`) become the same table, so all that follows
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -92,7 +93,11 @@ def repeated(trials: pd.DataFrame) -> list[str]:
 
 def _point(trials: pd.DataFrame) -> pd.Series[int]:
     """A number for every set of hyperparameters."""
-    names = [name for name in trials.columns if name.startswith("hp.")]
+    return numbered(trials, [name for name in trials.columns if name.startswith("hp.")])
+
+
+def numbered(trials: pd.DataFrame, names: Sequence[str]) -> pd.Series[int]:
+    """A number for every set of values in these columns."""
     codes = np.zeros(len(trials), dtype=np.int64)
     for name in names:
         column, values = pd.factorize(trials[name].astype("str"), use_na_sentinel=False)
