@@ -238,6 +238,7 @@ def test_what_begin_makes_is_predicted(tmp_path: Path) -> None:
     assert averaged["peak"] == plain["peak"] + plain["gradients"]
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CS. tensor support is in beta")
 @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc])
 def test_sparse_state_is_counted_by_its_parts(layout: torch.layout) -> None:
     found = list(holdings.tensors_in({"m": torch.eye(4).to_sparse(layout=layout)}))
