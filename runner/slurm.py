@@ -74,22 +74,23 @@ def submit(trials: Sequence[Trial], results: Path, profile: Profile, *, fresh: b
         tasks = slurm_queue.tasks(entry.name for entry in entries)
         slurm_queue.release(tasks)
         places = slurm_ledger.places(study, entries, tasks)
-        finished, live, held = standing(study, places)
+        rows = list(status.scan(study))
+        finished, live, held = standing(study, places, rows)
         finished = set() if fresh else finished
         due = [trial for trial in trials if trial.id not in finished | live | held]
         for workload, group in _by_workload(due).items():
             jobs.update(_submit_array(study, workload, group, profile.for_workload(workload), fresh=fresh))
     asked = {trial.id for trial in trials}
-    failed = {row.trial for row in status.scan(study) if row.status in record.FAILED}
+    failed = {row.trial for row in rows if row.status in record.FAILED}
     counts = {"finished": asked & finished, "failed": asked & finished & failed, "in_slurm": asked & live, "elsewhere": asked & held}
     return Submitted(jobs=jobs, **{name: len(members) for name, members in counts.items()})
 
 
-def standing(study: Path, places: Mapping[str, slurm_ledger.Place]) -> tuple[set[str], set[str], set[str]]:
-    """Trials that are finished, that are live in Slurm, and that only a process outside Slurm holds."""
+def standing(study: Path, places: Mapping[str, slurm_ledger.Place], rows: Iterable[status.Row]) -> tuple[set[str], set[str], set[str]]:
+    """Trials that are finished, that are live in Slurm, and that only a process outside Slurm holds; `rows` are of `status.scan`."""
     finished, held = set(), set()
     live = {trial for trial, place in places.items() if place.live}
-    for row in status.scan(study):
+    for row in rows:
         if row.status in record.FINISHED:
             if not (row.trial in places and places[row.trial].retries(row.trial, row.attempt)):
                 finished.add(row.trial)

@@ -13,6 +13,9 @@ from torch.optim import Optimizer
 
 from submissions.engine import MatrixOptimizer
 
+NO_STATE = {"params", "lr", "initial_lr", "set_lr"}
+"""Values of a group that are no state though they may be tensors: the parameters, and the rates, which the runner owns."""
+
 
 def state_tensors(optimizer: Optimizer) -> Iterator[Tensor]:
     """Every tensor an optimizer keeps between steps, each once; no parameter and no gradient."""
@@ -42,11 +45,12 @@ def _inside(value: Any) -> list[Any]:
         return list(value.state_tensors())
     if isinstance(value, Optimizer):
         own = [held for name, held in vars(value).items() if name not in ("param_groups", "defaults")]
-        return own + [held for group in value.param_groups for name, held in group.items() if name not in ("params", "lr", "initial_lr")]
+        return own + [held for group in value.param_groups for name, held in group.items() if name not in NO_STATE]
     if isinstance(value, Tensor) and value.layout == torch.sparse_coo:
         return [value._indices(), value._values()]
     if isinstance(value, Tensor) and value.layout != torch.strided:
-        parts = ("crow_indices", "col_indices") if "r" in str(value.layout).rsplit("_", 1)[-1] else ("ccol_indices", "row_indices")
+        by_row = value.layout in (torch.sparse_csr, torch.sparse_bsr)
+        parts = ("crow_indices", "col_indices") if by_row else ("ccol_indices", "row_indices")
         return [getattr(value, part)() for part in (*parts, "values")]
     if isinstance(value, Tensor):  # one made of others, such as 8-bit codes and their scales
         return [getattr(value, name) for name in value.__tensor_flatten__()[0]]  # type: ignore[attr-defined]  # asked for by the caller

@@ -119,7 +119,6 @@ def trial_of(folder: Path, text: str) -> Trial:
 
 
 def test_galore_torch_resumes_to_the_same_bits_once_its_projector_is_registered(tmp_path: Path) -> None:
-    pytest.importorskip("galore_torch")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
 
     def run(results: Path, *, kill: int | None = None) -> None:
@@ -140,7 +139,6 @@ def test_galore_torch_resumes_to_the_same_bits_once_its_projector_is_registered(
 
 
 def test_a_state_that_cannot_be_kept_ends_the_trial_at_its_first_step(tmp_path: Path) -> None:
-    pytest.importorskip("galore_torch")
     trial = trial_of(tmp_path, GALORE.replace("torch.serialization.add_safe_globals([GaLoreProjector])", ""))
     assert train.execute(trial, tmp_path / "out") == "failed"
     (path,) = record.attempts(tmp_path / "out" / "s", trial.id)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing._internal.two_tensor import TwoTensor
 
-from runner import catalog, cli, hyperparameters, memory, plan, study
+from runner import catalog, cli, hyperparameters, memory, plan, rates, study
 from submissions import holdings
 from submissions.adam import Adam
 from submissions.fira import Fira
@@ -125,9 +125,10 @@ def stepped(optimizer: torch.optim.Optimizer, steps: int = 1) -> torch.optim.Opt
 
 
 def test_a_projector_in_an_object_is_counted() -> None:
-    package = pytest.importorskip("galore_torch")
+    from galore_torch import GaLoreAdamW
+
     group = {"params": [nn.Parameter(torch.zeros(8, 12))], "rank": 3, "update_proj_gap": 9, "scale": 1.0, "proj_type": "std"}
-    optimizer = stepped(package.GaLoreAdamW([group], lr=0.1, no_deprecation_warning=True))
+    optimizer = stepped(GaLoreAdamW([group], lr=0.1, no_deprecation_warning=True))
     assert memory.kept(holdings.state_tensors(optimizer)) == 4 * (8 * 3 + 2 * 3 * 12)
 
 
@@ -244,3 +245,9 @@ def test_sparse_state_is_counted_by_its_parts(layout: torch.layout) -> None:
     found = list(holdings.tensors_in({"m": torch.eye(4).to_sparse(layout=layout)}))
     indices = 2 * 4 if layout == torch.sparse_coo else 5 + 4
     assert memory.kept(found) == 4 * 4 + 8 * indices
+
+
+def test_a_learning_rate_that_is_a_tensor_is_no_state() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=torch.tensor(0.1))
+    rates.assign([optimizer], 0.5)
+    assert list(holdings.state_tensors(optimizer)) == []

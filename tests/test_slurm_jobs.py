@@ -133,12 +133,12 @@ def test_a_retry_that_waits_is_neither_finished_nor_due(tmp_path: Path, monkeypa
     entry = slurm_ledger.enter(study, "llama_nano", [[chosen.id]], {}, retried={chosen.id: 0})
     monkeypatch.setattr(slurm_queue, "tasks", lambda names: [task(entry, 0, "PENDING")])
     places = slurm_ledger.places(study, slurm_ledger.entries(study), slurm_queue.tasks([]))
-    assert slurm.standing(study, places) == (set(), {chosen.id}, set())
+    assert slurm.standing(study, places, status.scan(study)) == (set(), {chosen.id}, set())
     assert slurm.states(study)[chosen.id][0] == "pending"
     writer = record.Writer(record.path_of(study, chosen.id, 1))
     writer.write(fake_records.start(chosen, 1), record.End(status="reached", step=1, seconds={"total": 1.0}, bytes={}))
     writer.close()
-    assert slurm.standing(study, places)[0] == {chosen.id}, "its further attempt is done, though its job still lives"
+    assert slurm.standing(study, places, status.scan(study))[0] == {chosen.id}, "its further attempt is done, though its job still lives"
 
 
 def test_failures_do_not_count_as_finished_well() -> None:
